@@ -1,5 +1,6 @@
 //! Keys with roles: what each opens, and what no key of a host's undoes.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -312,6 +313,28 @@ pub(super) fn machineid(org: &Org<'_>, arguments: &[&str]) -> std::process::Outp
         .env("MACHINEID_ORG_KEY", &org.key)
         .output()
         .unwrap()
+}
+
+#[test]
+fn a_key_that_is_made_on_the_authoritys_machine_goes_into_a_file_as_it_is() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    org.register(&["a"]);
+    let made = authority.admin(&["key", "create", &org.id, "--role", "host"]);
+    assert!(made.status.success(), "{made:?}");
+    let of = |text: &str| Org { authority: &authority, id: org.id.clone(), key: text.trim_end().to_owned() };
+    let key = String::from_utf8(made.stdout).unwrap();
+    assert_eq!((key.lines().count(), of(&key).code("a")), (1, "ALLOW".to_owned()));
+    assert!(String::from_utf8_lossy(&made.stderr).contains("Role          host"));
+    let path = authority.directory().join("host-key");
+    let into_file = ["key", "create", &org.id, "--role", "host", "--key-file", path.to_str().unwrap()];
+    let made = authority.admin(&into_file);
+    assert!(made.status.success() && made.stdout.is_empty(), "{made:?}");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(of(&std::fs::read_to_string(&path).unwrap()).code("a"), "ALLOW");
+    let keys = authority.admin_json(&["key", "list", &org.id]);
+    assert_eq!(authority.admin(&into_file).status.code(), Some(2), "a file that exists is not written over");
+    assert_eq!(authority.admin_json(&["key", "list", &org.id]), keys, "and no key was made");
 }
 
 #[test]

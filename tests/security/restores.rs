@@ -54,6 +54,10 @@ fn a_restore_waits_for_a_second_key_and_a_stop_for_none() {
         assert_eq!(stop.device("revoke", "b").status, 200);
         assert_eq!(state(&org, &remove), "waiting");
         assert_eq!(stop.device("revoke", "a").status, 200);
+        // Listed as what they are, before a key tries to confirm them.
+        for overtaken in [&unrevoke, &all, &remove] {
+            assert_eq!(state(&org, overtaken), json!("void"));
+        }
         for overtaken in [&unrevoke, &all, &remove] {
             assert_eq!(approve(&two, overtaken), (409, json!("overtaken_by_a_stop")));
             assert_eq!((state(&org, overtaken), org.code("a")), (json!("void"), "DEVICE_REVOKED".to_owned()));
@@ -91,6 +95,48 @@ fn a_restore_waits_for_a_second_key_and_a_stop_for_none() {
     assert_eq!((&asked["deviceId"], &asked["reason"]), (&json!("a"), &json!("repaired")));
     assert_eq!((&confirmed["details"]["askedBy"], &confirmed["reason"]), (&asked["actor"], &json!("seen")));
     assert_ne!(confirmed["actor"], asked["actor"]);
+}
+
+#[test]
+fn the_command_line_says_in_one_form_that_something_waits_for_a_second_key() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    org.register(&["a", "b"]);
+    let set = authority.admin(&["set", &org.id, "--restore-needs", "2"]);
+    let warned = String::from_utf8_lossy(&set.stderr).into_owned();
+    assert!(set.status.success() && warned.contains("Only one key may restore"), "{set:?}");
+    let off = machineid(&org, &["org", "disable", "--yes", "--reason", "storm"]);
+    assert!(off.status.success(), "{off:?}");
+    org.device("revoke", "a");
+    org.device("revoke", "b");
+    for command in [
+        &["unrevoke", "a"][..],
+        &["unrevoke", "a", "b"],
+        &["unrevoke", "--all-revoked", "--yes"],
+        &["remove", "a", "--revoked"],
+        &["org", "enable"],
+        &["key", "create", "--role", "operate"],
+    ] {
+        let told = machineid(&org, command);
+        let (out, note) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+        assert_eq!(told.status.code(), Some(3), "{command:?}: {told:?}");
+        assert!(note.contains("machineid: Nothing was done yet: another key of the role"), "{command:?}: {note}");
+        assert!(out.contains("waiting  ") || out.starts_with("org_"), "{command:?}: {out}");
+        let told = machineid(&org, &[command, &["--json"]].concat());
+        let json: Value = serde_json::from_slice(&told.stdout).unwrap();
+        let id = json["waiting"][0]["approvalId"].as_str().unwrap_or_else(|| panic!("{command:?}: {json}"));
+        assert_eq!((told.status.code(), state(&org, id)), (Some(3), json!("waiting")), "{command:?}");
+    }
+    // The operator's switch as well: what waits would not be enough.
+    authority.admin_json(&["disable", &org.id, "--reason", "unpaid"]);
+    let told = machineid(&org, &["org", "enable"]);
+    assert!(String::from_utf8_lossy(&told.stderr).contains("only the operator takes that back"), "{told:?}");
+    let shown = authority.admin(&["show", &org.id]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    for part in ["the organisation's own switch is off since", "storm", "the operator's switch is off since", "unpaid"]
+    {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
 }
 
 #[test]
@@ -164,10 +210,11 @@ fn execution_is_switched_off_by_a_key_that_stops_and_on_by_one_that_administers(
     for role in ["stop", "operate"] {
         assert_eq!(org.with_role(&["--role", role]).post("/org/enable", &json!({})).status, 403, "{role}");
     }
-    org.admin("disable", &[]);
+    org.admin("disable", &["--reason", "unpaid"]);
     let on = machineid(&org, &["org", "enable"]);
     let told = String::from_utf8_lossy(&on.stdout).into_owned();
     assert!(!on.status.success() && told.contains("the operator of the authority switched it off"), "{on:?}");
+    assert!(told.contains("the switch operator is off since") && told.contains(": unpaid"), "{told}");
     assert_eq!(org.code("a"), "ORG_DISABLED");
     org.admin("enable", &[]);
     assert_eq!(org.code("a"), "ALLOW");

@@ -51,6 +51,17 @@ impl Permission {
         }
     }
 
+    /// The roles that have it, in words.
+    pub(super) fn roles(self) -> String {
+        let roles: Vec<&str> =
+            KeyRole::ALL.into_iter().filter(|role| self.of(*role) != Grant::No).map(KeyRole::as_str).collect();
+        match roles.as_slice() {
+            [] => "none".to_owned(),
+            [one] => (*one).to_owned(),
+            [others @ .., last] => format!("{} or {last}", others.join(", ")),
+        }
+    }
+
     /// How far a key of this role has it.
     pub(super) const fn of(self, role: KeyRole) -> Grant {
         match self {
@@ -112,6 +123,7 @@ mod tests {
         assert_eq!(granted(KeyRole::Operate), [Public, Work, Remove, Stop, Read, GiveBack]);
         assert_eq!(granted(KeyRole::Admin), [Public, Work, Remove, Stop, Read, GiveBack, Administer]);
         assert_eq!(Administer.as_str(), "administer");
+        assert_eq!((Stop.roles(), Administer.roles()), ("stop, operate or admin".to_owned(), "admin".to_owned()));
     }
 
     #[test]

@@ -261,6 +261,45 @@ impl ApprovalRefusal {
     }
 }
 
+/// What is missing when these are an organisation's keys and restores need two of them; `None` when nothing is.
+pub(super) fn too_few(keys: &[HeldKey], now: Timestamp) -> Option<&'static str> {
+    let good = |key: &&HeldKey| key.good(now) && !key.replaced;
+    let confirming = keys.iter().filter(good).filter(|key| may_confirm(key.role)).count();
+    let admins = keys.iter().filter(good).filter(|key| key.role == KeyRole::Admin).count();
+    if confirming < 2 {
+        Some(
+            "Only one key may restore, so that nothing can be confirmed: make another one of the role admin for another \
+             holder (org key create ORG --role admin). Until then only the operator of this server restores anything.",
+        )
+    } else if admins < 2 {
+        Some(
+            "Only one key has the role admin, so that no second one confirms that execution is switched on or a key is made: \
+             make another one for another holder (org key create ORG --role admin), or the operator of this server does it.",
+        )
+    } else {
+        None
+    }
+}
+
+/// How far the request is at `now`: one that can never be confirmed any more is void, also before a key tries to.
+pub(super) fn standing(request: &Approval, asker: Option<&HeldKey>, overtaken: bool, now: Timestamp) -> ApprovalState {
+    match request.state {
+        ApprovalState::Waiting if now >= request.expires_at => ApprovalState::Expired,
+        ApprovalState::Waiting if overtaken || !still_asks(asker, now) => ApprovalState::Void,
+        state @ (ApprovalState::Waiting
+        | ApprovalState::Approved
+        | ApprovalState::Rejected
+        | ApprovalState::Void
+        | ApprovalState::Expired) => state,
+    }
+}
+
+/// Whether the key that asked is one still. A key that was revoked may have been stolen; one that was rotated since has a
+/// second text.
+fn still_asks(asker: Option<&HeldKey>, now: Timestamp) -> bool {
+    asker.is_some_and(|asker| asker.good(now) && !asker.replaced)
+}
+
 /// Whether this key may confirm the request at `now`. `asker` is what the key that asked is now, and `overtaken` says
 /// whether a stop came since.
 pub(super) fn confirm(
@@ -292,8 +331,7 @@ pub(super) fn confirm(
     if by.created_at.is_some_and(|created_at| created_at >= request.asked_at) {
         return Err(ApprovalRefusal::TooNew);
     }
-    // A key that was revoked may have been stolen. One that was rotated since has a second text.
-    if !asker.is_some_and(|asker| asker.good(now) && !asker.replaced) {
+    if !still_asks(asker, now) {
         return Err(ApprovalRefusal::AskerGone);
     }
     if overtaken { Err(ApprovalRefusal::Overtaken) } else { Ok(()) }
@@ -353,6 +391,30 @@ mod tests {
         assert_eq!(confirm(&unrevoke, &by, Some(&operate), true, at(150)), Err(ApprovalRefusal::Overtaken));
         let decided = Approval { state: ApprovalState::Approved, ..unrevoke };
         assert_eq!(confirmed(&decided, 2, &operate, Some(50)), Err(ApprovalRefusal::Decided));
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_confirmed_any_more_does_not_wait() {
+        let unrevoke = request(Action::UnrevokeAll);
+        let operate = key(KeyRole::Operate);
+        let state = |asker, overtaken, now| standing(&unrevoke, asker, overtaken, at(now));
+        assert_eq!(state(Some(&operate), false, 150), ApprovalState::Waiting);
+        assert_eq!(state(Some(&operate), true, 150), ApprovalState::Void);
+        assert_eq!(state(None, false, 150), ApprovalState::Void);
+        assert_eq!(state(Some(&operate), true, 200), ApprovalState::Expired);
+        let approved = Approval { state: ApprovalState::Approved, ..unrevoke.clone() };
+        assert_eq!(standing(&approved, None, true, at(300)), ApprovalState::Approved);
+    }
+
+    #[test]
+    fn two_keys_are_needed_to_restore_by_two() {
+        let (own, operate, stop) = (HeldKey::own(), key(KeyRole::Operate), key(KeyRole::Stop));
+        let told = |keys: &[HeldKey]| too_few(keys, at(0)).unwrap_or_default();
+        assert!(told(&[own.clone(), stop]).contains("Only one key may restore"));
+        let ended = HeldKey { revoked: true, ..key(KeyRole::Admin) };
+        assert!(told(&[own.clone(), ended]).contains("Only one key may restore"));
+        assert!(told(&[own.clone(), operate]).contains("Only one key has the role admin"));
+        assert_eq!(told(&[own, key(KeyRole::Admin)]), "");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use machineid_metrics as text;
 use machineid_protocol::Code;
 use machineid_protocol::api::path;
+use machineid_protocol::report::Doubt;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -50,6 +51,11 @@ struct Decision {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Doubted {
+    doubt: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReportSender {
     sender: &'static str,
 }
@@ -68,6 +74,8 @@ pub(super) struct Metrics {
     decisions: Family<Decision, Counter>,
     limited: Family<Endpoint, Counter>,
     reports: Family<ReportSender, Counter>,
+    doubtful_stops: Family<Doubted, Gauge>,
+    approvals_waiting: Gauge,
     problems: Family<About, Gauge>,
     written: Gauge,
     unwritten_stops: Family<KeptIn, Gauge>,
@@ -100,6 +108,12 @@ impl Metrics {
         registry.register("rate_limited", "Requests refused with 429", limited.clone());
         let reports = Family::default();
         registry.register("reports", "Reports, by whether the sender proved which sidecar it is", reports.clone());
+        let doubtful_stops = Family::default();
+        let help = "Devices revoked within the last hour with a confirmation that does not count, by the reason";
+        registry.register("doubtful_stops", help, doubtful_stops.clone());
+        let approvals_waiting = Gauge::default();
+        let help = "Restores that wait for a second key";
+        registry.register("approvals_waiting", help, approvals_waiting.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
         let (bound, anonymous) = (Gauge::default(), Gauge::default());
@@ -132,6 +146,8 @@ impl Metrics {
             decisions,
             limited,
             reports,
+            doubtful_stops,
+            approvals_waiting,
             problems,
             written,
             unwritten_stops,
@@ -170,6 +186,20 @@ impl Metrics {
     /// Records a report: `proven`, `unproven`, or `foreign`, which is refused.
     pub(super) fn reported(&self, sender: &'static str) {
         self.reports.get_or_create(&ReportSender { sender }).inc();
+    }
+
+    /// Sets how many revoked devices have a confirmation that does not count, for each reason.
+    pub(super) fn doubtful_stops(&self, doubts: &[Doubt]) {
+        for doubt in Doubt::ALL {
+            let devices = doubts.iter().filter(|one| **one == doubt).count();
+            let label = Doubted { doubt: doubt.as_str() };
+            self.doubtful_stops.get_or_create(&label).set(i64::try_from(devices).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Sets how many restores wait for a second key.
+    pub(super) fn approvals_waiting(&self, requests: u64) {
+        self.approvals_waiting.set(i64::try_from(requests).unwrap_or(i64::MAX));
     }
 
     /// Sets the valid old keys; others are removed.
@@ -240,7 +270,12 @@ mod tests {
         }
         metrics.answered(path::VALIDATE, 200, Some(&Code::DeviceRevoked), took);
         metrics.answered(path::REVOKE, 429, None, took);
+        metrics.doubtful_stops(&[Doubt::Contradictory, Doubt::Contradictory]);
+        metrics.approvals_waiting(3);
         let text = metrics.text(&Health::default(), counts, (2, 1));
+        assert!(text.contains(r#"machineid_authority_doubtful_stops{doubt="contradictory"} 2"#), "{text}");
+        assert!(text.contains(r#"machineid_authority_doubtful_stops{doubt="unproven"} 0"#), "{text}");
+        assert!(text.contains("machineid_authority_approvals_waiting 3"), "{text}");
         assert!(text.contains(r#"machineid_authority_problem{concern="writes"} 0"#), "{text}");
         assert!(text.contains(r#"machineid_authority_requests_total{endpoint="other",status="4xx"} 100"#), "{text}");
         assert!(text.contains(r#"machineid_authority_requests_total{endpoint="console",status="2xx"} 100"#), "{text}");

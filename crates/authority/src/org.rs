@@ -6,6 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use machineid_protocol::{DevicePattern, KeyRole};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// The id of an organisation. Not secret, unlike its key.
@@ -260,6 +261,43 @@ impl Switches {
 pub(super) enum Switch {
     Own,
     Operator,
+}
+
+/// A switch that is off, with what the audit says about it: nothing when the entry was deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(super) struct SwitchedOff {
+    /// `own` or `operator`.
+    #[schema(value_type = String)]
+    pub(super) switch: Switch,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(super) at: Option<Timestamp>,
+    /// Who switched it off, as the audit names them.
+    pub(super) by: Option<String>,
+    pub(super) reason: Option<String>,
+}
+
+impl SwitchedOff {
+    /// The same in words.
+    pub(super) fn words(&self) -> String {
+        let whose = match self.switch {
+            Switch::Own => "the organisation's own switch",
+            Switch::Operator => "the operator's switch",
+        };
+        let at = self.at.map_or_else(String::new, |at| format!(" since {at:.0}"));
+        let by = self.by.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
+        let why = self.reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        format!("{whose} is off{at}{by}{why}")
+    }
+}
+
+impl Switches {
+    /// Those that are off.
+    pub(super) fn off(self) -> impl Iterator<Item = Switch> {
+        [(self.own, Switch::Own), (self.operator, Switch::Operator)]
+            .into_iter()
+            .filter(|(off, _)| *off)
+            .map(|(_, one)| one)
+    }
 }
 
 impl Switch {

@@ -28,8 +28,8 @@ Examples:
   machineid revoke agent-07        stop a device, wherever it runs
   machineid revoke --all-active    stop them all
 
-Exit codes: 0 done or allowed, 1 failed or done in part, 2 wrong usage, 75
-could not find out, 77 denied (check, validate and drill).";
+Exit codes: 0 done or allowed, 1 failed or done in part, 2 wrong usage, 3 waits
+for a second key, 75 could not find out, 77 denied (check, validate and drill).";
 
 /// Asks whether agents may run, and starts and stops a fleet of them.
 #[derive(Debug, Parser)]

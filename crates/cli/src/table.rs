@@ -11,15 +11,21 @@ pub(super) struct Column {
     title: &'static str,
     /// Columns with a higher rank are left out first when the terminal is too narrow; rank 0 always stays.
     rank: u8,
+    /// A longer text goes on in further lines, below itself. For the last column.
+    folds: bool,
 }
 
 impl Column {
     pub(super) const fn keep(title: &'static str) -> Self {
-        Self { title, rank: 0 }
+        Self { title, rank: 0, folds: false }
+    }
+
+    pub(super) const fn fold(title: &'static str) -> Self {
+        Self { title, rank: 0, folds: true }
     }
 
     pub(super) const fn drop_at(title: &'static str, rank: u8) -> Self {
-        Self { title, rank }
+        Self { title, rank, folds: false }
     }
 }
 
@@ -48,6 +54,8 @@ impl<T: AsRef<str>> From<T> for Cell {
 
 /// The minimum width to which a column is cut.
 const NARROWEST: usize = 8;
+/// The minimum width of a column that folds, while others can be left out for it.
+const READABLE: usize = 30;
 const GAP: usize = 2;
 
 /// Lays out the rows in at most `width` characters; without a width (a pipe, a file) nothing is cut or left out.
@@ -63,12 +71,20 @@ pub(super) fn layout(columns: &[Column], rows: &[Vec<Cell>], width: Option<usize
     };
     let mut widths = natural;
     if let Some(width) = width {
+        let narrowed = |shown: &[usize], widths: &mut [usize], least: usize| {
+            for n in shown.iter().copied().filter(|n| columns[*n].folds) {
+                let over = total(shown, widths).saturating_sub(width);
+                widths[n] = widths[n].min(widths[n].saturating_sub(over).max(least));
+            }
+        };
+        narrowed(&shown, &mut widths, READABLE);
         // Leaving out a lesser column keeps ids whole, so that they can be copied.
         while total(&shown, &widths) > width {
             let worst = shown.iter().copied().filter(|n| columns[*n].rank > 0).max_by_key(|n| columns[*n].rank);
             let Some(worst) = worst else { break };
             shown.retain(|n| *n != worst);
         }
+        narrowed(&shown, &mut widths, NARROWEST);
         while total(&shown, &widths) > width {
             let Some(widest) = shown.iter().copied().max_by_key(|n| widths[*n]).filter(|n| widths[*n] > NARROWEST)
             else {
@@ -81,15 +97,25 @@ pub(super) fn layout(columns: &[Column], rows: &[Vec<Cell>], width: Option<usize
     let titles: Vec<Cell> = columns.iter().map(|column| Cell::new(column.title)).collect();
     for row in std::iter::once(&titles).chain(rows) {
         let mut line = Line::default();
+        let mut further = Vec::new();
+        let mut indent = 0;
         for (place, n) in shown.iter().enumerate() {
             let last = place + 1 == shown.len();
-            let cell = &row[*n];
-            let text = cut(&cell.text, widths[*n]);
-            let pad = if last { 0 } else { widths[*n] - length(&text) + GAP };
+            let (cell, room) = (&row[*n], widths[*n]);
+            if last && columns[*n].folds && width.is_some() {
+                let mut parts = fold(&cell.text, Some(room)).into_iter();
+                line.push(&parts.next().unwrap_or_default(), cell.colour);
+                further = parts.collect();
+                continue;
+            }
+            let text = cut(&cell.text, room);
+            let pad = if last { 0 } else { room - length(&text) + GAP };
             line.push(&text, cell.colour);
             line.push(&" ".repeat(pad), None);
+            indent += room + GAP;
         }
         lines.push(line);
+        lines.extend(further.iter().map(|part| Line::from(format!("{}{part}", " ".repeat(indent)))));
     }
     lines
 }
@@ -174,6 +200,25 @@ mod tests {
         assert_eq!(table(Some(14)), ["DEVICE", "worker:prod:1", "a�[2J"]);
         assert_eq!(table(Some(10)), ["DEVICE", "worker:pr…", "a�[2J"]);
         assert_eq!(table(Some(1)), ["DEVICE", "worker:…", "a�[2J"]);
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_goes_on_below_itself() {
+        let columns = [Column::keep("ID"), Column::drop_at("ASKED", 1), Column::fold("WHAT")];
+        let what = "unrevoke agent-07: it was repaired and looked at by two of us";
+        let rows = [vec!["5f0c1e".into(), "10m ago".into(), what.into()]];
+        let lines = |width| layout(&columns, &rows, width).iter().map(Line::plain).collect::<Vec<_>>();
+        assert_eq!(lines(None), ["ID      ASKED    WHAT", &format!("5f0c1e  10m ago  {what}")]);
+        assert_eq!(
+            lines(Some(50)),
+            [
+                "ID      ASKED    WHAT",
+                "5f0c1e  10m ago  unrevoke agent-07: it was",
+                "                 repaired and looked at by two of",
+                "                 us"
+            ]
+        );
+        assert_eq!(lines(Some(40))[1], "5f0c1e  unrevoke agent-07: it was", "a lesser column goes before");
     }
 
     #[test]

@@ -35,6 +35,10 @@ pub enum BaseUrlError {
     ApiPath,
     /// `unix:` is followed by something that is not the absolute path of a socket.
     Socket,
+    /// `unix:` is followed by slashes, as in a URL with a host.
+    SocketSlashes,
+    /// The text is a path, as of a socket, without a scheme.
+    PlainPath,
 }
 
 impl BaseUrl {
@@ -50,6 +54,12 @@ impl BaseUrl {
         }
         if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.starts_with("//")) {
             return Self::of_socket(path);
+        }
+        if text.starts_with("unix://") {
+            return Err(BaseUrlError::SocketSlashes);
+        }
+        if text.starts_with(['/', '.', '~']) {
+            return Err(BaseUrlError::PlainPath);
         }
         let Some((scheme, rest)) = text.split_once("://") else { return Err(BaseUrlError::Malformed) };
         if !scheme.eq_ignore_ascii_case("https") && !scheme.eq_ignore_ascii_case("http") {
@@ -150,6 +160,14 @@ impl fmt::Display for BaseUrlError {
                 "write unix: and the absolute path of the authority's socket, of at most 107 bytes, as in \
                  unix:/run/machineid-authority/api.sock"
             }
+            Self::SocketSlashes => {
+                "the URL of a unix socket has no host: write unix: and the absolute path, with one slash, as in \
+                 unix:/run/machineid-authority/api.sock"
+            }
+            Self::PlainPath => {
+                "a path is no URL; for the unix socket of an authority write unix: before its absolute path, as in \
+                 unix:/run/machineid-authority/api.sock"
+            }
             Self::ApiPath => "the URL names the API's own path; leave /api/v1 out, it is added to every request",
         })
     }
@@ -194,7 +212,10 @@ mod tests {
             ("https://machineid.io\\@evil.example", BaseUrlError::Malformed),
             ("https://machineid.io:99999", BaseUrlError::Malformed),
             ("ftp://machineid.io", BaseUrlError::Scheme),
-            ("unix:///run/x", BaseUrlError::Scheme),
+            ("unix:///run/x", BaseUrlError::SocketSlashes),
+            ("unix://run/x", BaseUrlError::SocketSlashes),
+            ("/run/machineid-authority/api.sock", BaseUrlError::PlainPath),
+            ("./api.sock", BaseUrlError::PlainPath),
             ("http://machineid.io", BaseUrlError::Unencrypted),
             ("http://10.0.0.1", BaseUrlError::Unencrypted),
             ("http://localhost.evil.example", BaseUrlError::Unencrypted),

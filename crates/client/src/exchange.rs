@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::connection::{Connections, HttpClient, outgoing};
-use super::failure::{Failure, Refusal, SendError};
+use super::failure::{Failure, Refusal, SendError, Waiting};
 use super::retry_after;
 
 /// Whether a request may be sent again when a kept connection turns out to be dead. A request that may not is sent on a
@@ -229,7 +229,7 @@ impl RawAnswer {
 
     /// The authority's explanation of a permanent refusal.
     pub(super) fn explanation(&self) -> Option<Refusal> {
-        let Envelope { status, error, code, request_id, reason, .. } = self.envelope();
+        let Envelope { status, error, code, request_id, reason, approval_id, expires_at, .. } = self.envelope();
         let explained = error.is_some() || code.is_some() || (status.is_some() && self.status.is_client_error());
         if self.is_passing() || !explained {
             return None;
@@ -238,7 +238,14 @@ impl RawAnswer {
         let shown = |text: String, longest| printable(&text, ' ').take(longest).collect();
         let error = error.or(status).map(|text| shown(text, LONGEST));
         let reason = reason.map(|text| shown(text, LONGEST_REASON));
-        Some(Refusal { status: self.status.as_u16(), error, code, request_id, reason })
+        let waits = approval_id.map(|id| {
+            Box::new(Waiting {
+                approval_id: shown(id, LONGEST),
+                expires_at: expires_at.map(|at| shown(at, LONGEST)),
+                reason: reason.clone(),
+            })
+        });
+        Some(Refusal { status: self.status.as_u16(), error, code, request_id, reason, waits })
     }
 
     /// The failure for an answer that is not the expected one.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use machineid_protocol::decision::Unusable;
 use machineid_protocol::{Code, RequestId, span};
+use serde::Serialize;
 
 use super::connection::{ForeignListener, NoAddress};
 
@@ -84,6 +85,20 @@ pub struct Refusal {
     /// The authority's id of the request.
     pub request_id: Option<RequestId>,
     /// The reason, as a sentence for people, if the authority gives one; printable.
+    pub reason: Option<String>,
+    /// Set when nothing is wrong and nothing was done yet: the request waits for a second key.
+    pub waits: Option<Box<Waiting>>,
+}
+
+/// A request that waits until a second key confirms it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// The number by which another key confirms it.
+    pub approval_id: String,
+    /// The RFC 3339 time at which it expires.
+    pub expires_at: Option<String>,
+    /// What to do, as a sentence for people.
     pub reason: Option<String>,
 }
 

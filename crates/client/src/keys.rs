@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::exchange::{RawAnswer, Repeat};
-use super::{AuthorityClient, Failure, LARGE_ANSWER, SMALL_ANSWER, because};
+use super::{AuthorityClient, Failure, LARGE_ANSWER, SMALL_ANSWER, Waiting, because};
 
 /// A key that was made. Its text is here and nowhere else.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ pub struct NewKey {
     pub key: OrgKey,
     /// What is known of it; `None` while it waits for a second key.
     pub entry: Option<KeyEntry>,
-    /// The number of the request that a second key must confirm before the key is valid.
-    pub waits: Option<String>,
+    /// Set when a second key must confirm the key before it is valid.
+    pub waits: Option<Box<Waiting>>,
 }
 
 #[derive(Deserialize)]
@@ -33,7 +33,6 @@ struct KeyList {
 struct Made {
     org_api_key: String,
     key: Option<KeyEntry>,
-    approval_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -52,7 +51,7 @@ impl AuthorityClient {
 
     /// Makes a key with a role.
     ///
-    /// Fails with a [`Failure`]; after one that is no refusal the key may exist, and nobody has seen it.
+    /// Fails with a [`Failure`]; after one that is no refusal the key may exist, although its text was received nowhere.
     pub async fn create_key(&self, key: &OrgKey, wanted: &KeyWanted, reason: Option<&str>) -> Result<NewKey, Failure> {
         let body = because(json!(wanted), reason);
         made(&self.post(path::KEY_CREATE, key, &body, Repeat::Never, SMALL_ANSWER).await?)
@@ -75,7 +74,7 @@ impl AuthorityClient {
 
     /// Makes a key in the place of one, which stays valid for `overlap`.
     ///
-    /// Fails with a [`Failure`]; after one that is no refusal the key may exist, and nobody has seen it.
+    /// Fails with a [`Failure`]; after one that is no refusal the key may exist, although its text was received nowhere.
     pub async fn rotate_key(
         &self,
         key: &OrgKey,
@@ -95,11 +94,12 @@ fn accepted(answer: &RawAnswer) -> Result<&RawAnswer, Failure> {
 fn made(answer: &RawAnswer) -> Result<NewKey, Failure> {
     // A key that waits for a second one is refused like everything that waits, but has a text.
     let waits =
-        (answer.status == StatusCode::ACCEPTED).then(|| serde_json::from_slice::<Made>(&answer.body).ok()).flatten();
-    let Made { org_api_key, key: entry, approval_id } = match waits {
+        answer.explanation().and_then(|refusal| refusal.waits).filter(|_| answer.status == StatusCode::ACCEPTED);
+    let made = waits.as_ref().and_then(|_| serde_json::from_slice::<Made>(&answer.body).ok());
+    let Made { org_api_key, key: entry } = match made {
         Some(made) => made,
         None => accepted(answer)?.typed()?,
     };
     let key = org_api_key.parse().map_err(|_| answer.not_understood())?;
-    Ok(NewKey { key, entry, waits: approval_id })
+    Ok(NewKey { key, entry, waits })
 }

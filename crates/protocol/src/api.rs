@@ -163,9 +163,28 @@ pub struct ExecutionState {
     /// Which switches are off: `own`, `operator`.
     #[serde(default)]
     pub off_by: Vec<String>,
+    /// When, by whom and why each of these was switched off, as far as the authority's audit says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub switched_off: Vec<SwitchedOff>,
     /// When the switch is in force and not in the authority's database yet: what that means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
+}
+
+/// A switch of execution that is off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchedOff {
+    /// `own` or `operator`.
+    pub switch: String,
+    /// RFC 3339 time.
+    #[serde(default)]
+    pub at: Option<String>,
+    /// Who switched it off, as the audit names them.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// The reason that was given.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// The body of [`path::KEY_CREATE`]: the key to make.
@@ -385,6 +404,12 @@ pub struct Envelope {
     /// Of a stop that is in force and not in the authority's database yet: what that means.
     #[serde(deserialize_with = "text_or_none")]
     pub notice: Option<String>,
+    /// Of a restore that waits for a second key: the number by which another key confirms it.
+    #[serde(deserialize_with = "text_or_none")]
+    pub approval_id: Option<String>,
+    /// The same: the RFC 3339 time at which the request expires.
+    #[serde(deserialize_with = "text_or_none")]
+    pub expires_at: Option<String>,
     /// With checkout: the URL to open.
     pub url: Option<String>,
     /// With org create: the new org key.

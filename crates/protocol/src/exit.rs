@@ -11,6 +11,8 @@ pub enum Exit {
     Failure,
     /// The command line or the configuration is wrong; nothing was started.
     Usage,
+    /// Nothing was done yet: the request waits for a second key.
+    Waiting,
     /// It could not be found out whether the command may run: no daemon, no answer, `SYSTEM_UNAVAILABLE`, the lease
     /// ended.
     Undecided,
@@ -36,6 +38,7 @@ impl Exit {
             Self::Success => 0,
             Self::Failure => 1,
             Self::Usage => 2,
+            Self::Waiting => 3,
             Self::Undecided => 75,
             Self::Denied => 77,
             Self::Wrapper => 125,
@@ -63,6 +66,7 @@ mod tests {
             (Exit::Success, 0),
             (Exit::Failure, 1),
             (Exit::Usage, 2),
+            (Exit::Waiting, 3),
             (Exit::Undecided, 75),
             (Exit::Denied, 77),
             (Exit::Wrapper, 125),

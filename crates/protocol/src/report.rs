@@ -366,6 +366,20 @@ pub enum Doubt {
     Contradictory,
 }
 
+impl Doubt {
+    /// Every doubt.
+    pub const ALL: [Self; 2] = [Self::Unproven, Self::Contradictory];
+
+    /// Its word in JSON and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unproven => "unproven",
+            Self::Contradictory => "contradictory",
+        }
+    }
+}
+
 /// The state of a stop that a revoke asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -24,12 +24,12 @@ use machineid_clock::BootTime;
 use machineid_org_key::OrgKey;
 use serde::{Deserialize, Serialize};
 
-use super::approvals::MOST_NEEDED;
+use super::approvals::{self, MOST_NEEDED};
 use super::audit::{Actor, Call, Entry, Query, Reason};
 use super::console::session::Console;
 use super::health::{Health, Problem};
 use super::keys::{NoRandomness, SecretHash, new_key, new_token};
-use super::org::{Org, OrgId, PlanTier, Switch, Switches};
+use super::org::{Org, OrgId, PlanTier, Switch, SwitchedOff, Switches};
 use super::plan::Account;
 use super::role_keys::{KeyError, KeyReport};
 use super::store::{Checkout, CheckoutKey, Filter, OrgChange, Store, StoreError};
@@ -295,11 +295,12 @@ pub(super) async fn create_org(
 async fn answer(desk: &Desk, request: AdminRequest, call: &Call) -> AdminReply {
     match perform(desk, request, call).await {
         Ok(reply) => reply,
-        Err(
-            NewKeyError::Store(error @ StoreError::OnlyStopped(_))
-            | NewKeyError::Role(KeyError::Store(error @ StoreError::OnlyStopped(_))),
-        ) => AdminReply::Failed(error.to_string()),
-        Err(error) => AdminReply::Failed(format!("{error}; nothing was changed as far as is known; try again")),
+        Err(NewKeyError::Store(error) | NewKeyError::Role(KeyError::Store(error))) => {
+            AdminReply::Failed(format!("{error}{}", error.advice()))
+        }
+        Err(error @ (NewKeyError::NoRandomness(_) | NewKeyError::Role(_))) => {
+            AdminReply::Failed(format!("{error}; nothing was changed as far as is known; try again"))
+        }
     }
 }
 
@@ -325,7 +326,8 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
                 return Ok(AdminReply::Failed(format!("there is no organisation {org}; `org list` names them")));
             };
             let old_key = old_key_of(store, org, now).await?;
-            return Ok(AdminReply::Org(OrgReport { old_key, ..OrgReport::new(&account, now) }));
+            let off = switched_off(store, &account).await?;
+            return Ok(AdminReply::Org(OrgReport { off, old_key, ..OrgReport::new(&account, now) }));
         }
         AdminRequest::RotateKey { org, overlap_seconds, yes } => {
             return asked_rotation(store, org, Duration::from_secs(overlap_seconds), yes, call).await;
@@ -394,11 +396,42 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
         AdminRequest::Set { org, restore_needs } => (org, OrgChange::RestoreNeeds(restore_needs.clamp(1, MOST_NEEDED))),
         AdminRequest::Delete { org } => (org, OrgChange::Delete),
     };
-    let Some(InForce { done: account, unwritten }) = store.order(org, &change, call).await? else {
+    changed(store, org, &change, call).await
+}
+
+/// Changes an organisation.
+async fn changed(store: &Store, org: OrgId, change: &OrgChange, call: &Call) -> Result<AdminReply, NewKeyError> {
+    let now = call.at;
+    let Some(InForce { done: account, unwritten }) = store.order(org, change, call).await? else {
         return Ok(gone(org));
     };
-    let notice = unwritten.as_ref().map(NotWritten::notice);
-    Ok(AdminReply::Org(OrgReport { notice, ..OrgReport::new(&account, now) }))
+    // The change is made, whether or not what is told beside it can be read.
+    let (mut notice, mut off) = (unwritten.as_ref().map(NotWritten::notice), Vec::new());
+    if unwritten.is_none() {
+        off = switched_off(store, &account).await.unwrap_or_default();
+        if let OrgChange::RestoreNeeds(needed) = change {
+            notice = too_few_keys(store, org, *needed, now).await.unwrap_or_default();
+        }
+    }
+    Ok(AdminReply::Org(OrgReport { off, notice, ..OrgReport::new(&account, now) }))
+}
+
+/// What an operator should know who made restores a matter of two keys: with fewer keys nothing can be confirmed.
+async fn too_few_keys(store: &Store, org: OrgId, needed: u8, now: Timestamp) -> Result<Option<String>, StoreError> {
+    if needed < 2 {
+        return Ok(None);
+    }
+    let keys = store.keys(org).await?.unwrap_or_default();
+    let held: Vec<_> = keys.into_iter().map(|key| key.held).collect();
+    Ok(approvals::too_few(&held, now).map(str::to_owned))
+}
+
+/// Who switched the organisation off, as the audit says; empty while it is on.
+async fn switched_off(store: &Store, account: &Account) -> Result<Vec<SwitchedOff>, StoreError> {
+    if !account.org.disabled {
+        return Ok(Vec::new());
+    }
+    store.switched_off(&account.org).await
 }
 
 /// Writes a copy of the database to a new file.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::org::{OrgId, PlanTier, Switch};
+use crate::org::{OrgId, PlanTier, Switch, SwitchedOff};
 use crate::plan::Account;
 use crate::store::OldKey;
 
@@ -19,6 +19,9 @@ pub(crate) struct OrgReport {
     /// Which switches are off: `own`, which an admin key takes back, and `operator`, which `enable` takes back.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) off_by: Vec<String>,
+    /// When one organisation is shown: by whom, when and why each of these was switched off.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) off: Vec<SwitchedOff>,
     pub(crate) access_until: Option<Timestamp>,
     pub(crate) limit: u64,
     pub(crate) devices_used: u64,
@@ -83,6 +86,7 @@ impl OrgReport {
                 .filter(|(off, _)| *off)
                 .map(|(_, switch)| switch.as_str().to_owned())
                 .collect(),
+            off: Vec::new(),
             access_until: org.access_until,
             limit: org.limit(),
             devices_used: account.used,

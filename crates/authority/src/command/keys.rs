@@ -1,11 +1,15 @@
 //! `machineid-authority org key …`: keys with roles.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, IsTerminal, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use machineid_protocol::{DevicePattern, KeyRole, span};
+use machineid_protocol::{DevicePattern, Exit, KeyRole, span};
 
 use crate::admin::{AdminRequest, KeyRequest, ShownKey};
 use crate::org::{KeyName, OrgId};
@@ -46,6 +50,9 @@ enum Verb {
         /// A name for people, also in the audit: letters, digits and . _ -
         #[arg(long)]
         name: Option<KeyName>,
+        /// Write the key, and nothing else, into this new file, which only its owner may read
+        #[arg(long, value_name = "PATH")]
+        key_file: Option<PathBuf>,
     },
     /// List the keys with their roles and their last uses; never their texts
     List {
@@ -68,6 +75,9 @@ enum Verb {
         /// How long the old key stays valid beside the new one; 0s ends it at once
         #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = span::parse)]
         overlap: Duration,
+        /// Write the key, and nothing else, into this new file, which only its owner may read
+        #[arg(long, value_name = "PATH")]
+        key_file: Option<PathBuf>,
     },
 }
 
@@ -76,14 +86,22 @@ fn roles() -> impl TypedValueParser<Value = KeyRole> {
 }
 
 impl Keys {
+    /// The file for the new key.
+    pub(super) fn key_file(&self) -> Option<&Path> {
+        match &self.verb {
+            Verb::Create { key_file, .. } | Verb::Rotate { key_file, .. } => key_file.as_deref(),
+            Verb::List { .. } | Verb::Revoke { .. } => None,
+        }
+    }
+
     pub(super) fn into_request(self) -> AdminRequest {
         let (org, request) = match self.verb {
-            Verb::Create { org, role, devices, expires, name } => {
+            Verb::Create { org, role, devices, expires, name, key_file: _ } => {
                 (org, KeyRequest::Create { role, devices, name, expires_seconds: expires.map(span::whole_seconds) })
             }
             Verb::List { org } => (org, KeyRequest::List),
             Verb::Revoke { org, key } => (org, KeyRequest::Revoke { key }),
-            Verb::Rotate { org, key, overlap } => {
+            Verb::Rotate { org, key, overlap, key_file: _ } => {
                 (org, KeyRequest::Rotate { key, overlap_seconds: span::whole_seconds(overlap) })
             }
         };
@@ -91,8 +109,56 @@ impl Keys {
     }
 }
 
-/// A key that was made.
-pub(super) fn shown(new: &ShownKey) -> String {
+/// Whether a key can be written into this new file: found out before the key is made, which would be lost otherwise.
+pub(super) fn can_be_made(path: &Path) -> Result<(), String> {
+    let problem = |error: io::Error| format!("--key-file {}: {error}; no key was made", path.display());
+    if path.symlink_metadata().is_ok() {
+        return Err(problem(io::Error::new(ErrorKind::AlreadyExists, "there is a file already; name a new one")));
+    }
+    new_file(path).map_err(problem)?;
+    fs::remove_file(path).map_err(problem)
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Shows a key that was made, this once: on a terminal with what is known of it; elsewhere, the key alone, so that what is
+/// written is a key file.
+pub(super) fn shown(new: &ShownKey, file: Option<&Path>) -> Exit {
+    let lost = |error: io::Error| {
+        super::complain(format_args!(
+            "the key was made, but it could not be written: {error}\nRevoke it, and make another one: org key revoke {} {}",
+            new.org_id, new.key.fingerprint
+        ));
+        Exit::Failure
+    };
+    let text = described(new);
+    let (about, key) = (text.rsplit_once("\nOrg key").map_or(text.as_str(), |(about, _)| about), &new.org_api_key);
+    let note = |kept: &str| {
+        let _ = writeln!(io::stderr(), "{about}\n{kept}");
+    };
+    if let Some(path) = file {
+        let written = new_file(path).and_then(|mut file| writeln!(file, "{key}").and_then(|()| file.sync_all()));
+        return written.map_or_else(lost, |()| {
+            note(&format!("The key is in {}.", path.display()));
+            Exit::Success
+        });
+    }
+    let mut stdout = io::stdout();
+    let alone = !stdout.is_terminal();
+    let line = if alone { key } else { &text };
+    if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        return lost(error);
+    }
+    if alone {
+        note("The key was shown this once. Keep it where only its user can read it, as in: (umask 077; … > KEY-FILE)");
+    }
+    Exit::Success
+}
+
+/// A key that was made, with what is known of it.
+pub(super) fn described(new: &ShownKey) -> String {
     let ShownKey { org_id, org_api_key, key } = new;
     let mut text = format!("Organisation  {org_id}\nRole          {}\n", key.role);
     // Writing to a string cannot fail.

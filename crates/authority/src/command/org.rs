@@ -15,7 +15,7 @@ use crate::admin::{AdminCall, AdminReply, AdminRequest, AuditReport, CheckoutRep
 use crate::audit::Reason;
 use crate::database::Database;
 use crate::health::Problem;
-use crate::org::{OrgId, PlanTier, Switch, org_name};
+use crate::org::{OrgId, PlanTier, Switch, SwitchedOff, org_name};
 
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
@@ -103,12 +103,14 @@ enum Verb {
         #[arg(long, value_name = "DEVICES")]
         limit: Option<u64>,
     },
-    /// Change how the organisation is guarded
+    /// Require one key or two for what gives back what a stop took
     Set {
         /// The organisation's id
         org: OrgId,
         /// How many keys a restore needs. With 2, what unrevokes, removes a revoked device, switches execution on or makes a
-        /// key that may restore waits until a second key of the role operate or admin confirms it (`machineid approve`)
+        /// key that may restore waits until a second key of the role operate or admin confirms it (`machineid approve`);
+        /// execution and keys need a second one of the role admin. Warns when there are not enough keys. With 1 again, what
+        /// waits is void
         #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2))]
         restore_needs: u8,
     },
@@ -175,6 +177,18 @@ impl Org {
             return Exit::Usage;
         }
         let listed = matches!(self.verb, Verb::List);
+        let key_file = if let Verb::Key(keys) = &self.verb { keys.key_file().map(Path::to_owned) } else { None };
+        if let Some(path) = &key_file {
+            let problem = if self.json {
+                Some("--key-file and --json: say one of them".to_owned())
+            } else {
+                keys::can_be_made(path).err()
+            };
+            if let Some(problem) = problem {
+                complain(problem);
+                return Exit::Usage;
+            }
+        }
         let answer = ask(&socket, &AdminCall { request: self.verb.into_request(), reason: self.reason });
         if listed && answer.is_ok() {
             warn_of_problems(&socket);
@@ -192,7 +206,8 @@ impl Org {
                 warn_of(new.notice.as_deref());
                 print(self.json, &new, key_text)
             }
-            Ok(AdminReply::RoleKey(new)) => print(self.json, &new, keys::shown),
+            Ok(AdminReply::RoleKey(new)) if self.json => print(true, &new, keys::described),
+            Ok(AdminReply::RoleKey(new)) => keys::shown(&new, key_file.as_deref()),
             Ok(AdminReply::Keys(all)) => print(self.json, &all, |all| keys::table(all)),
             Ok(AdminReply::KeyEnded(ended)) => {
                 print(self.json, &ended, |ended| format!("Invalid now: {}", ended.join(", ")))
@@ -344,13 +359,18 @@ fn table(orgs: &[OrgReport]) -> String {
         let _ =
             write!(text, "\n{:36}  {:8}  {:5}  {devices:>9}  {until:20}  {name}", org.org_id, org.state, org.plan_tier);
     }
-    for org in orgs.iter().filter(|org| org.off_by.iter().any(|switch| switch == Switch::Own.as_str())) {
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "\n{}: the organisation's own switch is off; one of its admin keys takes that back, or `org enable --own`",
-            org.org_id
-        );
+    for org in orgs {
+        for switch in &org.off_by {
+            let told = org.off.iter().find(|off| off.switch.as_str() == switch);
+            let words = told.map_or_else(|| format!("the {switch} switch is off"), SwitchedOff::words);
+            let back = if switch == Switch::Own.as_str() {
+                "one of its admin keys takes that back, or `org enable --own`"
+            } else {
+                "`org enable` takes that back"
+            };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n{}: {words}; {back}", org.org_id);
+        }
     }
     for org in orgs.iter().filter(|org| org.restore_needs > 1) {
         let _ = write!(text, "\n{}: restores need {} keys", org.org_id, org.restore_needs);

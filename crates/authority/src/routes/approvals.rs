@@ -130,13 +130,22 @@ fn done(approval: &Approval, handler: &'static str, org: OrgId) -> Answer {
 /// The answer to a restore that waits for a second key, with the text of the key that it makes. Its `error` makes every client
 /// take it for not done.
 pub(super) fn waits(approval: &Approval, org_api_key: Option<&str>) -> Answer {
+    waiting(approval, org_api_key, explained(approval))
+}
+
+/// The same with another sentence.
+pub(super) fn waits_and(approval: &Approval, more: &str) -> Answer {
+    waiting(approval, None, format!("{}. {more}", explained(approval)))
+}
+
+fn waiting(approval: &Approval, org_api_key: Option<&str>, reason: String) -> Answer {
     info!(approval = approval.id, by = approval.asked_by, "a restore waits for a second key");
     let body = RestoreWaits {
         status: "waiting",
         error: "needs_approval",
         approval_id: &approval.id,
         expires_at: approval.expires_at,
-        reason: explained(approval),
+        reason,
         org_api_key,
     };
     Answer::of(StatusCode::ACCEPTED, &body)

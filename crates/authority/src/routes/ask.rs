@@ -199,7 +199,7 @@ pub(crate) fn not_permitted(key: &HeldKey, needs: Permission) -> Answer {
     let reason = match (needs.of(role), &key.devices) {
         (Grant::OwnDevices, Some(devices)) => format!("This key may do that only for devices that match {devices}."),
         (Grant::OwnDevices | Grant::Whole | Grant::No, _) => {
-            format!("A key of the role {role} may not do that: the permission needed is \"{}\".", needs.as_str())
+            format!("A key of the role {role} may not do that; one of the role {} may.", needs.roles())
         }
     };
     let answer = Answer::error(StatusCode::FORBIDDEN, "not_permitted").with("role", role.as_str());

@@ -31,6 +31,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use jiff::{SignedDuration, Timestamp};
 use machineid_clock::{BootTime, wall_now};
 use machineid_protocol::Code;
 use machineid_protocol::api::{EXTENSIONS, EXTENSIONS_HEADER, path};
@@ -48,6 +49,8 @@ use super::access::Permission;
 use super::app::App;
 use super::forwarded::ClientAddress;
 use super::repeated::rarely;
+use super::reports::{RevokedDevice, judge_all};
+use super::store::{LatelyRevoked, StoreError};
 
 /// The id of a request in its answer, the log and the audit.
 #[derive(Clone, Debug)]
@@ -69,6 +72,12 @@ const HTTPS_ONLY: &str = "max-age=31536000";
 
 /// How long metrics wait for the database.
 const METRICS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// For how long after a revoke the metrics say whether its confirmations count.
+const DOUBTFUL: SignedDuration = SignedDuration::from_hours(1);
+
+/// How long the proof of a confirmation may be on its way to the database, and a report of another sidecar to this server.
+const PROOF: SignedDuration = SignedDuration::from_secs(10);
 
 /// Finishes a router of the whole surface: every request, also one to an unknown path, passes [`finish`].
 pub(super) fn finished(router: Router<Arc<App>>, app: Arc<App>) -> Router {
@@ -168,12 +177,29 @@ pub(super) fn observed(app: Arc<App>) -> Router {
 
 async fn metrics(State(app): State<Arc<App>>) -> Answer {
     // Slightly old numbers are better than none: metrics are read during an outage of the database, too.
-    match tokio::time::timeout(METRICS_PATIENCE, app.store.old_keys(now())).await {
-        Ok(Ok(valid)) => app.metrics.old_keys(&valid),
-        Ok(Err(error)) => debug!(%error, "cannot count the devices that use an old key"),
-        Err(_) => debug!("counting the devices that use an old key takes too long"),
+    match tokio::time::timeout(METRICS_PATIENCE, counted(&app, now())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "cannot count what the metrics say of the database"),
+        Err(_) => debug!("counting what the metrics say of the database takes too long"),
     }
     Answer::text(app.metrics.text(&app.health, app.connections.counts(), app.store.unwritten_stops()))
+}
+
+/// Sets the metrics that are counted in the database.
+async fn counted(app: &App, now: Timestamp) -> Result<(), StoreError> {
+    app.metrics.old_keys(&app.store.old_keys(now).await?);
+    app.metrics.approvals_waiting(app.store.approvals_waiting(now).await?);
+    let since = now.saturating_sub(DOUBTFUL).unwrap_or(Timestamp::MIN);
+    let until = now.saturating_sub(PROOF).unwrap_or(Timestamp::MAX);
+    let stopped = app.store.lately_revoked(since, until).await?;
+    let notes = app.seen.notes(now);
+    let doubt = |one: LatelyRevoked| {
+        let device = RevokedDevice { revoked_at: one.revoked_at, last_seen_at: one.last_seen_at, notes };
+        let heard: Vec<_> = one.heard.iter().collect();
+        judge_all(&device, &heard, now).into_iter().filter_map(|judged| judged.doubt).max()
+    };
+    app.metrics.doubtful_stops(&stopped.into_iter().filter_map(doubt).collect::<Vec<_>>());
+    Ok(())
 }
 
 async fn unknown_path() -> Answer {

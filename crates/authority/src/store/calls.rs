@@ -12,7 +12,7 @@ use super::super::audit::{self, Call, Verb};
 use super::super::batch::Named;
 use super::super::changes::Change;
 use super::super::keys::{KeyMark, SecretHash};
-use super::super::org::{Org, OrgId};
+use super::super::org::{Org, OrgId, SwitchedOff};
 use super::super::plan::{Account, Admission, Removal};
 use super::super::proofs::Proof;
 use super::super::reports::{HeardReport, KnownEvent, KnownStop};
@@ -29,8 +29,8 @@ use super::stop_keys::Way;
 use super::transaction::{Transaction, at_once};
 use super::{
     Admitted, Aftermath, Backend, Checkout, CheckoutKey, Filter, FleetRows, Kept, KeyChange, KeyRow, LastSeen,
-    NewCheckout, NewRoleKey, OldKey, OrgChange, Page, Presented, Restorations, RestoredAll, RotatedKey, Store,
-    StoreError, Surplus, Suspensions, WhichKey, either, in_time,
+    LatelyRevoked, NewCheckout, NewRoleKey, OldKey, OrgChange, Page, Presented, Restorations, RestoredAll, RotatedKey,
+    Store, StoreError, Surplus, Suspensions, WhichKey, either, in_time,
 };
 
 /// Runs an operation in a transaction that may write; the transaction is committed when the operation succeeds.
@@ -160,6 +160,12 @@ impl Store {
         read!(self, connection, |tx| orgs::ended(tx, after, now))
     }
 
+    /// By whom, when and why each switch of the organisation was switched off that is off.
+    pub(crate) async fn switched_off(&self, org: &Org) -> Result<Vec<SwitchedOff>, StoreError> {
+        let (id, off) = (org.id, org.off);
+        read!(self, connection, |tx| operations::audit::switched_off(tx, id, off))
+    }
+
     /// The organisations whose key was rotated and whose old key is valid after `after`, each with the devices whose
     /// last request used another key than the current one.
     pub(crate) async fn old_keys(&self, after: Timestamp) -> Result<Vec<OldKey>, StoreError> {
@@ -241,6 +247,20 @@ impl Store {
     /// The restores that wait for a second key, and those that did, the newest first; `None` when the organisation is gone.
     pub(crate) async fn approvals(&self, org: OrgId, now: Timestamp) -> Result<Option<Vec<Approval>>, StoreError> {
         read!(self, snapshot, |tx| approvals::list(tx, org, now))
+    }
+
+    /// How many restores of all organisations wait for a second key.
+    pub(crate) async fn approvals_waiting(&self, now: Timestamp) -> Result<u64, StoreError> {
+        read!(self, connection, |tx| approvals::count_waiting(tx, now))
+    }
+
+    /// The devices of all organisations that were revoked in this time and still are, with what their sidecars report.
+    pub(crate) async fn lately_revoked(
+        &self,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<LatelyRevoked>, StoreError> {
+        read!(self, connection, |tx| fleet::lately_revoked(tx, since, until))
     }
 
     /// Confirms a restore, which is then done. `None` when the organisation is gone.

@@ -148,10 +148,10 @@ pub(crate) enum StoreError {
     Unconfirmed,
     /// The disk has less free space than is reserved for stops, so that nothing that takes more is written.
     #[error(
-        "{left} MiB are left on the disk of the database, and {reserved} MiB are reserved for stops: nothing that makes it \
-         grow is accepted until there is more space"
+        "less than {less_than} MiB are left on the disk of the database, and {reserved} MiB are reserved for stops: nothing \
+         that makes the database grow is accepted until there is more space"
     )]
-    NoRoom { left: u64, reserved: u64 },
+    NoRoom { less_than: u64, reserved: u64 },
     /// A stop is in force and not written, and nothing else of the request could be done.
     #[error("only the stop was done. {}", .0.notice())]
     OnlyStopped(NotWritten),
@@ -207,6 +207,30 @@ impl StoreError {
             | Self::Corrupt(_)
             | Self::Unwritable { .. }
             | Self::NotHere => false,
+        }
+    }
+
+    /// What an operator does about it, of a change that was not made.
+    pub(crate) fn advice(&self) -> &'static str {
+        match self {
+            // The stop itself was made.
+            Self::OnlyStopped(_) => "",
+            Self::NoRoom { .. } => ". Nothing was changed. Make room on that disk, or lower --reserve-mib",
+            Self::StopsWait(_) => ". Nothing was changed. Mend the database first",
+            Self::Waits(_) | Self::NotApproved(_) | Self::KeyRefused(_) | Self::NotHere | Self::Unwritable { .. } => {
+                ". Nothing was changed"
+            }
+            Self::Sqlite(_)
+            | Self::Postgres(_)
+            | Self::Undone
+            | Self::Late
+            | Self::Down
+            | Self::Standby
+            | Self::ReadOnly
+            | Self::Superseded
+            | Self::Unconfirmed
+            | Self::Closed
+            | Self::Corrupt(_) => "; nothing was changed as far as is known; try again",
         }
     }
 

@@ -161,9 +161,9 @@ pub(crate) enum Kept {
 /// Rows of such a table to delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Surplus {
-    /// Those of before this time, of all organisations.
+    /// The rows from before this time, of all organisations.
     Before(Timestamp),
-    /// Those of one organisation up to this place in the table's order.
+    /// The rows of one organisation up to this place in the table's order.
     UpTo(OrgId, i64),
 }
 
@@ -238,6 +238,14 @@ pub(crate) struct Aftermath {
     pub(crate) heard: Vec<HeardOf>,
     /// Stops of their agents that began since.
     pub(crate) stops: Vec<KnownStop>,
+}
+
+/// A device that was revoked lately, and what its sidecars report.
+#[derive(Clone, Debug)]
+pub(crate) struct LatelyRevoked {
+    pub(crate) revoked_at: Timestamp,
+    pub(crate) last_seen_at: Option<Timestamp>,
+    pub(crate) heard: Vec<HeardDevice>,
 }
 
 /// A sidecar's report about a device.

@@ -61,8 +61,8 @@ pub(super) use self::checkouts::{Checkout, CheckoutKey, NewCheckout};
 pub(super) use self::failure::{OpenError, StoreError};
 use self::found::{AUDIT_PAGE, AUDIT_STEP, FLEET_PAGE, FLEET_STEP, Heard, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS};
 pub(super) use self::found::{
-    Aftermath, Filter, FleetRow, FleetRows, HeardOf, Kept, KnownDevice, ListedDevice, OldKey, Page, Presented,
-    RestoredAll, Surplus,
+    Aftermath, Filter, FleetRow, FleetRows, HeardOf, Kept, KnownDevice, LatelyRevoked, ListedDevice, OldKey, Page,
+    Presented, RestoredAll, Surplus,
 };
 pub(super) use self::keys::{KEPT_KEYS, KeyChange, KeyRefusal, KeyRow, NewRoleKey, RotatedKey, WhichKey};
 pub(super) use self::last_seen::LastSeen;

@@ -7,6 +7,7 @@ use machineid_protocol::api::{ApprovalEntry, ExecutionState};
 use serde_json::json;
 
 use super::connect::OrgClient;
+use super::waiting;
 use crate::Env;
 use crate::args::{ApprovalArgs, ApprovalsArgs, DisableArgs, EnableArgs};
 use crate::confirm;
@@ -15,13 +16,12 @@ use crate::problem::Problem;
 use crate::table::{self, Cell, Column};
 use crate::words::ago;
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 5] = [
     Column::keep("ID"),
     Column::keep("STATE"),
-    Column::keep("ASKS"),
     Column::drop_at("ASKED BY", 2),
     Column::drop_at("ASKED", 1),
-    Column::drop_at("REASON", 3),
+    Column::fold("WHAT, AND WHY"),
 ];
 
 pub(crate) async fn list(args: &ApprovalsArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
@@ -52,13 +52,16 @@ fn row(approval: &ApprovalEntry, now: Timestamp) -> Vec<Cell> {
         "approved" => Colour::Good,
         _ => Colour::Bad,
     };
+    let what = match &approval.reason {
+        Some(reason) => format!("{}: {reason}", approval.asks),
+        None => approval.asks.clone(),
+    };
     vec![
         Cell::new(&approval.id),
         Cell::coloured(&approval.state, colour),
-        Cell::new(&approval.asks),
         Cell::new(&approval.asked_by),
         Cell::new(ago(&approval.asked_at, now)),
-        Cell::new(approval.reason.as_deref().unwrap_or("-")),
+        Cell::new(what),
     ]
 }
 
@@ -100,7 +103,10 @@ pub(crate) async fn disable(args: &DisableArgs, env: Env<'_>, printer: &mut Prin
 
 pub(crate) async fn enable(args: &EnableArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
     let org = OrgClient::new(&args.key, env)?;
-    let state = org.client.enable(&org.key, args.reason.as_deref()).await.map_err(|failure| org.problem(&failure))?;
+    let state = match org.client.enable(&org.key, args.reason.as_deref()).await {
+        Ok(state) => state,
+        Err(failure) => return waiting::or_problem(&org, &failure, args.json, printer),
+    };
     switched(&state, args.json, printer);
     // What was asked for is done, but nothing may execute.
     Ok(if state.disabled { Exit::Failure } else { Exit::Success })
@@ -124,4 +130,10 @@ fn switched(state: &ExecutionState, json: bool, printer: &mut Printer) {
                 .to_owned()
         }
     });
+    for off in &state.switched_off {
+        let at = off.at.as_ref().map_or_else(String::new, |at| format!(" since {at}"));
+        let by = off.by.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
+        let why = off.reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        printer.line(format!("the switch {} is off{at}{by}{why}", off.switch));
+    }
 }

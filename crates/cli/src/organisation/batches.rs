@@ -9,6 +9,7 @@ use machineid_protocol::api::{BatchItem, BatchRequest, BatchResponse, LARGEST_BA
 
 use super::connect::OrgClient;
 use super::outcome::DeviceOutcome;
+use super::waiting;
 use crate::printer::Printer;
 use crate::words::duration;
 
@@ -79,6 +80,10 @@ pub(super) async fn send(
             }
             Err(failure) => {
                 let error = org.explain(&failure);
+                if waiting::of(&failure).is_some() {
+                    outcomes.extend(chunk.iter().map(|id| DeviceOutcome::failed(id, &failure, error.clone())));
+                    continue;
+                }
                 outcomes.extend(chunk.iter().map(|id| DeviceOutcome::not_done(id, "failed", Some(error.clone()))));
                 // A wrong key is wrong for the next batch, too; a temporary failure may have passed by then.
                 if !failure.is_transient() {

@@ -8,6 +8,7 @@ use machineid_protocol::{Exit, span};
 use serde_json::json;
 
 use super::connect::OrgClient;
+use super::waiting;
 use crate::Env;
 use crate::args::{KeyCommand, KeyCreateArgs, KeyListArgs, KeyRevokeArgs, KeyRotateArgs};
 use crate::printer::{Colour, Printer};
@@ -44,38 +45,40 @@ async fn create(args: &KeyCreateArgs, env: Env<'_>, printer: &mut Printer) -> Re
         expires_in_seconds: args.expires.map(span::whole_seconds),
     };
     let made = org.client.create_key(&org.key, &wanted, args.reason.as_deref()).await;
-    shown(&made.map_err(|failure| org.problem(&failure))?, args.json, printer);
-    Ok(Exit::Success)
+    Ok(shown(&made.map_err(|failure| org.problem(&failure))?, args.json, printer))
 }
 
 async fn rotate(args: &KeyRotateArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
     let org = OrgClient::new(&args.key, env)?;
     let made = org.client.rotate_key(&org.key, &args.which, args.overlap, args.reason.as_deref()).await;
-    shown(&made.map_err(|failure| org.problem(&failure))?, args.json, printer);
-    Ok(Exit::Success)
+    Ok(shown(&made.map_err(|failure| org.problem(&failure))?, args.json, printer))
 }
 
 /// Prints a key, this once. The text goes to stdout alone, so that it can be written into a file.
-fn shown(new: &NewKey, json: bool, printer: &mut Printer) {
+fn shown(new: &NewKey, json: bool, printer: &mut Printer) -> Exit {
     let NewKey { key, entry, waits } = new;
     if json {
-        printer.json(&json!({ "orgApiKey": key.expose(), "key": entry, "approvalId": waits }));
-        return;
+        let mut told = json!({ "orgApiKey": key.expose(), "key": entry });
+        if waits.is_some() {
+            told["waiting"] = waiting::json(waits.as_deref());
+        }
+        printer.json(&told);
+    } else {
+        printer.line(key.expose());
     }
-    printer.line(key.expose());
-    if let Some(id) = waits {
-        printer.note(&format!(
-            "the key is valid only after another key of the role admin has confirmed it: machineid approve {id}. It \
-             is shown only this once"
-        ));
+    if let Some(waits) = waits {
+        waiting::note(waits, printer);
+        printer.note("the key is valid only after that; it is shown only this once");
+        return Exit::Waiting;
     }
-    let Some(entry) = entry else { return };
+    let Some(entry) = entry.as_ref().filter(|_| !json) else { return Exit::Success };
     let devices = entry.devices.as_ref().map_or_else(String::new, |devices| format!(", for devices {devices}"));
     let ends = entry.ends.as_ref().map_or_else(String::new, |ends| format!(", valid until {ends}"));
     printer.note(&format!(
         "this is a key of the role {}{devices}{ends}; its fingerprint is {}. It is shown only this once",
         entry.role, entry.fingerprint
     ));
+    Exit::Success
 }
 
 async fn revoke(args: &KeyRevokeArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {

@@ -18,3 +18,4 @@ mod progress;
 pub(super) mod revoke;
 pub(super) mod unrevoke;
 pub(super) mod validate;
+mod waiting;

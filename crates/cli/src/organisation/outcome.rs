@@ -1,9 +1,10 @@
 //! The result for each device, and its output.
 
-use machineid_client::{Failure, Refusal};
+use machineid_client::{Failure, Refusal, Waiting};
 use machineid_protocol::Exit;
 use serde::Serialize;
 
+use super::waiting;
 use crate::printer::{Colour, Printer};
 use crate::table::{self, Cell, Column};
 use crate::words::count;
@@ -20,13 +21,32 @@ pub(super) struct DeviceOutcome {
     /// What the authority says about a stop that is in force and not in its database yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) notice: Option<String>,
+    /// The request that waits for a second key.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(super) waiting: Option<Waits>,
     #[serde(skip)]
     pub(super) done: bool,
 }
 
+/// What waits for a second key, of which the result of a device has the number alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Waits {
+    approval_id: String,
+    #[serde(skip)]
+    request: Waiting,
+}
+
 impl DeviceOutcome {
     pub(super) fn done(device_id: impl Into<String>, result: impl Into<String>) -> Self {
-        Self { device_id: device_id.into(), result: result.into(), error: None, notice: None, done: true }
+        Self {
+            device_id: device_id.into(),
+            result: result.into(),
+            error: None,
+            notice: None,
+            waiting: None,
+            done: true,
+        }
     }
 
     /// The same with the authority's notice, if it is done.
@@ -36,14 +56,17 @@ impl DeviceOutcome {
     }
 
     pub(super) fn not_done(device_id: impl Into<String>, result: impl Into<String>, error: Option<String>) -> Self {
-        Self { device_id: device_id.into(), result: result.into(), error, notice: None, done: false }
+        Self { device_id: device_id.into(), result: result.into(), error, notice: None, waiting: None, done: false }
     }
 
     /// The outcome of a failed request about this one device.
     pub(super) fn failed(device_id: impl Into<String>, failure: &Failure, explained: String) -> Self {
-        if let Failure::Refused(Refusal { error: Some(error), reason, .. }) = failure {
+        if let Some(request) = waiting::of(failure) {
+            let waits = Waits { approval_id: request.approval_id.clone(), request: request.clone() };
+            return Self { waiting: Some(waits), ..Self::not_done(device_id, "waiting", None) };
+        }
+        if let Failure::Refused(Refusal { error: Some(error), .. }) = failure {
             match error.as_str() {
-                "needs_approval" => return Self::not_done(device_id, "waiting", reason.clone()),
                 "not_found" => return Self::not_done(device_id, "not_found", None),
                 "device_limit_reached" | "limit_reached" => {
                     return Self::not_done(device_id, "blocked", Some("device_limit_reached".to_owned()));
@@ -60,6 +83,20 @@ struct Report<'a> {
     results: &'a [DeviceOutcome],
     succeeded: usize,
     failed: usize,
+    /// The requests that wait for a second key.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    waiting: Vec<&'a Waiting>,
+}
+
+/// The requests that wait for a second key, each once.
+fn requests(outcomes: &[DeviceOutcome]) -> Vec<&Waiting> {
+    let mut requests: Vec<&Waiting> = Vec::new();
+    for request in outcomes.iter().filter_map(|outcome| outcome.waiting.as_ref()).map(|waits| &waits.request) {
+        if !requests.contains(&request) {
+            requests.push(request);
+        }
+    }
+    requests
 }
 
 /// The outcomes with the result of a wait.
@@ -77,12 +114,13 @@ pub(super) fn report_with<T: Serialize>(outcomes: &[DeviceOutcome], wait: &T, pr
     printer.json(&Followed { results: outcomes, succeeded, failed: outcomes.len() - succeeded, wait });
 }
 
-/// Prints all outcomes and returns the exit code: 1 when one failed.
+/// Prints all outcomes and returns the exit code: 1 when one failed, 3 when one waits for a second key.
 pub(super) fn report(outcomes: &[DeviceOutcome], json: bool, printer: &mut Printer) -> Exit {
     let succeeded = outcomes.iter().filter(|outcome| outcome.done).count();
-    let failed = outcomes.len() - succeeded;
+    let failed = outcomes.iter().filter(|outcome| !outcome.done && outcome.waiting.is_none()).count();
+    let waiting = requests(outcomes);
     if json {
-        printer.json(&Report { results: outcomes, succeeded, failed });
+        printer.json(&Report { results: outcomes, succeeded, failed, waiting: waiting.clone() });
     } else {
         let rows: Vec<Vec<Cell>> = outcomes.iter().map(row).collect();
         // Without a heading: the lines are also for `grep` and `cut`.
@@ -94,8 +132,11 @@ pub(super) fn report(outcomes: &[DeviceOutcome], json: bool, printer: &mut Print
             printer.note(&format!("machineid: warning: {notice}"));
         }
     }
+    for request in &waiting {
+        waiting::note(request, printer);
+    }
     if failed == 0 {
-        return Exit::Success;
+        return if waiting.is_empty() { Exit::Success } else { Exit::Waiting };
     }
     let of =
         if outcomes.len() == 1 { String::new() } else { format!(" of {}", count(outcomes.len(), "device", "devices")) };
@@ -105,13 +146,16 @@ pub(super) fn report(outcomes: &[DeviceOutcome], json: bool, printer: &mut Print
     Exit::Failure
 }
 
-const COLUMNS: [Column; 3] = [Column::keep(""), Column::keep(""), Column::keep("")];
+const COLUMNS: [Column; 3] = [Column::keep(""), Column::keep(""), Column::fold("")];
 
 fn row(outcome: &DeviceOutcome) -> Vec<Cell> {
-    let colour = if outcome.done { Colour::Good } else { Colour::Bad };
+    let (colour, told) = match &outcome.waiting {
+        Some(waits) => (Colour::Unclear, Some(&waits.approval_id)),
+        None => (if outcome.done { Colour::Good } else { Colour::Bad }, outcome.error.as_ref()),
+    };
     vec![
         Cell::new(&outcome.device_id),
         Cell::coloured(&outcome.result, colour),
-        Cell::new(outcome.error.as_deref().unwrap_or("")),
+        Cell::new(told.map_or("", String::as_str)),
     ]
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::connect::OrgClient;
 use super::outcome::{self, DeviceOutcome};
 use super::preview::{self, Effect};
-use super::{batches, confirm, ids};
+use super::{batches, confirm, ids, waiting};
 use crate::Env;
 use crate::args::UnrevokeArgs;
 use crate::printer::Printer;
@@ -79,7 +79,10 @@ async fn all(org: &OrgClient, args: &UnrevokeArgs, printer: &mut Printer) -> Res
     }
     let reason = args.change.reason.as_deref();
     let request = async || org.client.unrevoke_batch(&org.key, &BatchRequest::All, reason).await;
-    let answer = batches::patiently(request, printer).await.map_err(|failure| org.problem(&failure))?;
+    let answer = match batches::patiently(request, printer).await {
+        Ok(answer) => answer,
+        Err(failure) => return waiting::or_problem(org, &failure, args.json, printer),
+    };
     let unrevoked_count = answer.unrevoked_count.unwrap_or(0);
     // The authority restores as many devices as the plan has places; only the list shows which ones it left out.
     let still_revoked = revoked(org).await?;

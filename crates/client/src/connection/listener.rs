@@ -48,6 +48,9 @@ pub(crate) enum Untold {
     Unasked(std::io::ErrorKind),
 }
 
+/// The end of what is said about every [`ForeignListener`].
+pub const KEY_NOT_SENT: &str = "the key was not sent";
+
 /// The process that listens there may not have the key. Nothing was sent to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignListener {
@@ -60,12 +63,11 @@ impl fmt::Display for ForeignListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = &self.place;
         match self.owner {
-            ListenerOwner::User(uid) => write!(
-                f,
-                "{place} belongs to uid {uid}, not to root, this user or authority.user: the key was not sent"
-            ),
+            ListenerOwner::User(uid) => {
+                write!(f, "{place} belongs to uid {uid}, not to root, this user or authority.user: {KEY_NOT_SENT}")
+            }
             ListenerOwner::Unknown(why) => {
-                write!(f, "the kernel does not tell which user {place} belongs to ({why}): the key was not sent")
+                write!(f, "the kernel does not tell which user {place} belongs to ({why}): {KEY_NOT_SENT}")
             }
         }
     }

@@ -26,8 +26,8 @@ use http::HeaderValue;
 use reqwest::{Client, Response, redirect, retry};
 use rustls::ClientConfig;
 
-pub use listener::ForeignListener;
 pub(super) use listener::TrustedUsers;
+pub use listener::{ForeignListener, KEY_NOT_SENT};
 pub(super) use names::NoAddress;
 use names::Resolver;
 use own_host::{OwnHostClient, PortConnector, SocketConnector};

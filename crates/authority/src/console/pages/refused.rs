@@ -76,10 +76,10 @@ impl Refused {
             Self::NotPermitted(role, needs) => {
                 not_permitted = match role {
                     Some(role) => format!(
-                        "This session began with a key of the role {role}. The permission needed is \"{}\".",
-                        needs.as_str()
+                        "This session began with a key of the role {role}. It takes one of the role {}.",
+                        needs.roles()
                     ),
-                    None => format!("The permission needed is \"{}\".", needs.as_str()),
+                    None => format!("It takes a key of the role {}.", needs.roles()),
                 };
                 (
                     StatusCode::FORBIDDEN,
@@ -208,7 +208,7 @@ pub(super) fn waiting_text(approval: &Approval) -> String {
 }
 
 /// An error as a sentence.
-fn sentence(error: &impl std::fmt::Display) -> String {
+pub(super) fn sentence(error: &impl std::fmt::Display) -> String {
     let text = error.to_string();
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();

@@ -12,7 +12,7 @@ use tracing::error;
 
 use super::form::{OrgForm, asked};
 use super::frame::{Frame, Section};
-use super::refused::Refused;
+use super::refused::{Refused, sentence};
 use super::{page, redirect, result, visit};
 use crate::access::Permission;
 use crate::admin::{self, NewKeyError, OldKeyReport};
@@ -52,6 +52,8 @@ struct Page {
     expired: bool,
     waiting: Vec<Waiting>,
     old_key: Option<OldKey>,
+    /// By whom, when and why execution was switched off, a sentence for each switch.
+    switched_off: Vec<String>,
     /// The word that the user must type to rotate the key.
     rotate_word: &'static str,
 }
@@ -98,6 +100,7 @@ pub(super) async fn show(
         wanted: open.wanted,
         until: When::new(open.expires_at, now),
     });
+    let switched_off = if org.disabled { app.store.switched_off(&org).await? } else { Vec::new() };
     let word = query.as_deref().and_then(|query| query.strip_prefix("done="));
     let limit = org.limit();
     page(
@@ -115,6 +118,7 @@ pub(super) async fn show(
             until: org.access_until.map(|at| When::new(at, now)),
             expired: org.expired(now),
             waiting: waiting.collect(),
+            switched_off: switched_off.iter().map(|one| sentence(&one.words())).collect(),
             rotate_word: confirmation(old.as_ref()),
             old_key: old.map(|old| OldKey {
                 ends: When::new(old.ends, now),

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::{ReasonText, UnwrittenFields, Word};
 use crate::approvals::{Approval, ApprovalState};
+use crate::org::SwitchedOff;
 
 /// The request that is meant.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -111,6 +112,10 @@ pub(in super::super) struct ExecutionSwitched {
     /// Which switches are off: `own`, `operator`.
     #[schema(value_type = Vec<String>)]
     pub(in super::super) off_by: Vec<&'static str>,
+    /// When, by whom and why each of these was switched off, as far as the audit says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub(in super::super) switched_off: Vec<SwitchedOff>,
     #[serde(flatten)]
     pub(in super::super) unwritten: UnwrittenFields,
 }

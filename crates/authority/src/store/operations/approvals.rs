@@ -171,12 +171,22 @@ pub(in super::super) async fn list<T: ReadTransaction>(
     );
     let mut all: Vec<Approval> =
         tx.rows(&select, values![org, LISTED]).await?.iter().map(read).collect::<Result<_, _>>()?;
-    for one in &mut all {
-        if one.state == ApprovalState::Waiting && now >= one.expires_at {
-            one.state = ApprovalState::Expired;
-        }
+    let counts = stop_counts(tx, org).await?;
+    for one in all.iter_mut().filter(|one| one.state == ApprovalState::Waiting) {
+        let asker = known_key(tx, org, one.asker.mark).await?.map(|key| key.held);
+        let same = are_same(tx, org, &one.action).await?;
+        let overtaken = one.action.was_overtaken(one.counts, counts, same);
+        one.state = approvals::standing(one, asker.as_ref(), overtaken, now);
     }
+    // Those that wait first, each group as it was.
+    all.sort_by_key(|one| one.state != ApprovalState::Waiting);
     Ok(Some(all))
+}
+
+/// How many requests of all organisations wait.
+pub(in super::super) async fn count_waiting<T: ReadTransaction>(tx: &mut T, now: Timestamp) -> Result<u64, StoreError> {
+    let count = "SELECT COUNT(*) FROM approvals WHERE state = 'waiting' AND expires_at > $1";
+    tx.row(count, values![now]).await?.map_or(Ok(0), |row| row.get(0))
 }
 
 async fn one<T: ReadTransaction>(tx: &mut T, org: OrgId, id: &str) -> Result<Option<Approval>, StoreError> {

@@ -5,6 +5,7 @@ use super::super::transaction::{ReadTransaction, Transaction};
 use super::super::values::{Statement, Value, sought, values};
 use super::super::{AUDIT_PAGE, AUDIT_STEP, StoreError};
 use crate::audit::{Call, Entry, Page, Query, Reason, Record};
+use crate::org::{OrgId, SwitchedOff, Switches};
 
 /// Reads a page, a few entries at a time: those of large batches are large, and a page ends when it is large enough.
 pub(in super::super) async fn read<T: ReadTransaction>(tx: &mut T, query: &Query) -> Result<Page, StoreError> {
@@ -67,6 +68,28 @@ fn entry(row: &impl Row) -> Result<Entry, StoreError> {
         details: serde_json::from_str(row.text(9)?.unwrap_or_default())
             .map_err(|_| StoreError::Corrupt("audit entry"))?,
     })
+}
+
+/// How many times the organisation was switched off that are looked at.
+const SWITCHED: i64 = 20;
+
+/// The newest entries about these switches being switched off, while they are off.
+pub(in super::super) async fn switched_off<T: ReadTransaction>(
+    tx: &mut T,
+    org: OrgId,
+    off: Switches,
+) -> Result<Vec<SwitchedOff>, StoreError> {
+    let select = "SELECT at, actor, reason, CAST(details AS TEXT) FROM audit
+         WHERE org_id = $1 AND verb = 'org/disable' ORDER BY seq DESC LIMIT $2";
+    let mut found: Vec<_> = off.off().map(|switch| SwitchedOff { switch, at: None, by: None, reason: None }).collect();
+    for row in tx.rows(select, values![org, SWITCHED]).await? {
+        let details: serde_json::Value = serde_json::from_str(row.text(3)?.unwrap_or_default()).unwrap_or_default();
+        let about = |one: &&mut SwitchedOff| one.at.is_none() && details["switch"] == one.switch.as_str();
+        if let Some(one) = found.iter_mut().find(about) {
+            (one.at, one.by, one.reason) = (Some(row.get(0)?), Some(row.get(1)?), row.maybe(2)?);
+        }
+    }
+    Ok(found)
 }
 
 /// Writes the outcome of a call, in the transaction of its change.

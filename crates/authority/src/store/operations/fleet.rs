@@ -8,7 +8,8 @@ use super::super::columns::Row;
 use super::super::transaction::ReadTransaction;
 use super::super::values::{Value, values};
 use super::super::{
-    Aftermath, FLEET_PAGE, FLEET_STEP, Filter, FleetRow, FleetRows, Heard, HeardOf, ListedDevice, Page, StoreError,
+    Aftermath, FLEET_PAGE, FLEET_STEP, Filter, FleetRow, FleetRows, Heard, HeardOf, LatelyRevoked, ListedDevice, Page,
+    StoreError,
 };
 use super::list::page;
 use super::orgs::live_account;
@@ -77,6 +78,36 @@ async fn told<T: ReadTransaction>(
         rows.push(FleetRow::read(device, &said, stop)?);
     }
     Ok(bytes)
+}
+
+/// The most reports that are read about devices that were revoked lately.
+const LATELY: i64 = 4_096;
+
+/// The devices of all organisations that were revoked in this time and still are, with the reports since they registered.
+pub(in super::super) async fn lately_revoked<T: ReadTransaction>(
+    tx: &mut T,
+    since: Timestamp,
+    until: Timestamp,
+) -> Result<Vec<LatelyRevoked>, StoreError> {
+    let select = "SELECT d.seq, d.revoked_at, device_seen.at, r.sidecar_id, r.heard_at, r.body, v.at FROM devices AS d
+         JOIN reports AS r ON r.org_id = d.org_id AND r.device_id = d.device_id AND r.heard_at >= d.created_at
+         LEFT JOIN device_seen ON device_seen.seq = d.seq
+         LEFT JOIN validators AS v
+             ON v.org_id = r.org_id AND v.device_id = r.device_id AND v.sidecar_id = r.sidecar_id
+         WHERE d.revoked_at >= $1 AND d.revoked_at <= $2 ORDER BY d.seq LIMIT $3";
+    let mut found: Vec<(i64, LatelyRevoked)> = Vec::new();
+    for row in tx.rows(select, values![since, until, LATELY]).await? {
+        let seq: i64 = row.get(0)?;
+        if found.last().is_none_or(|(last, _)| *last != seq) {
+            let device = LatelyRevoked { revoked_at: row.get(1)?, last_seen_at: row.maybe(2)?, heard: Vec::new() };
+            found.push((seq, device));
+        }
+        let heard = Heard { sidecar: row.get(3)?, at: row.get(4)?, body: row.get(5)?, validated_at: row.maybe(6)? };
+        if let Some((_, device)) = found.last_mut() {
+            device.heard.push(heard.read()?);
+        }
+    }
+    Ok(found.into_iter().map(|(_, device)| device).collect())
 }
 
 /// The number of sidecars of the organisation that report, and of their agents.

@@ -37,7 +37,7 @@ impl Room {
     pub(super) fn grow(&self) -> Result<(), StoreError> {
         match self.left() {
             Some(left) if left < self.reserved => {
-                Err(StoreError::NoRoom { left: left / MIB, reserved: self.reserved.div_ceil(MIB) })
+                Err(StoreError::NoRoom { less_than: left / MIB + 1, reserved: self.reserved.div_ceil(MIB) })
             }
             Some(_) | None => Ok(()),
         }
@@ -78,6 +78,8 @@ mod tests {
         assert!(room(0).grow().is_ok());
         let refused = room(u64::MAX).grow();
         assert!(matches!(refused, Err(StoreError::NoRoom { .. })), "{refused:?}");
+        let said = StoreError::NoRoom { less_than: 1, reserved: 64 };
+        assert!(said.to_string().starts_with("less than 1 MiB are left") && !said.advice().contains("try again"));
         assert!(room(u64::MAX).examine().trouble.is_some_and(|found| found.text.contains("Decisions and stops go on")));
     }
 }

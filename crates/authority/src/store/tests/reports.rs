@@ -7,6 +7,7 @@ on_both! {
     a_report_that_comes_late_changes_nothing_but_what_happened
     what_is_kept_of_a_device_is_bounded_and_the_newest_stays
     observers_are_told_of_reports_once_they_can_be_read_and_no_sidecar_is
+    what_is_said_of_devices_that_were_revoked_lately_is_found
     old_reports_are_forgotten_however_many_there_are_and_newer_ones_stay
 }
 
@@ -51,6 +52,27 @@ fn what_a_sidecar_reports_takes_the_place_of_what_it_said_before(runtime: &Runti
         store.change_org(org, &OrgChange::Delete, &by(14)).await.unwrap().unwrap();
         assert!(store.fleet(org, &Filter::default()).await.unwrap().is_none());
         store.save_reports(vec![heard(org, 1, 15, &[("a", 0)], nothing())]).await.unwrap();
+    });
+}
+
+fn what_is_said_of_devices_that_were_revoked_lately_is_found(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let org = org_with(&store, &["a", "b", "c"]).await;
+        let reports = vec![
+            heard(org, 1, 10, &[("a", 1), ("b", 2), ("c", 1)], nothing()),
+            heard(org, 2, 11, &[("a", 4)], nothing()),
+        ];
+        store.save_reports(reports).await.unwrap();
+        store.revoke(org, &distinct(vec!["b".to_owned()]).unwrap(), Verb::Revoke, &by(20)).await.unwrap();
+        store.revoke(org, &distinct(vec!["a".to_owned()]).unwrap(), Verb::Revoke, &by(30)).await.unwrap();
+        let found = async |since, until| {
+            let found = store.lately_revoked(at(since), at(until)).await.unwrap();
+            found.iter().map(|one| (one.revoked_at, one.heard.len())).collect::<Vec<_>>()
+        };
+        assert_eq!(found(0, 40).await, [(at(30), 2), (at(20), 1)]);
+        assert_eq!(found(25, 40).await, [(at(30), 2)]);
+        assert_eq!(found(0, 25).await, [(at(20), 1)]);
+        assert_eq!(store.approvals_waiting(at(40)).await.unwrap(), 0);
     });
 }
 

@@ -110,6 +110,8 @@ pub(super) struct Daemon {
     pub(super) status: Box<Status>,
     /// The text of `/readyz` when the daemon is not ready.
     pub(super) not_ready: Option<String>,
+    /// What is at the path of the authority's unix socket, if the daemon asks there.
+    pub(super) authority_socket: Option<SocketFacts>,
     pub(super) listener: Option<Listener>,
 }
 
@@ -245,7 +247,7 @@ pub(super) enum RouteKind {
     Containers,
     /// The system's systemd, by its private socket.
     SystemManager,
-    /// The system bus, on which polkit decides what systemd does for whom.
+    /// The system bus, on which polkit decides what systemd does for which user.
     SystemBus,
     /// The user's own systemd.
     UserManager,

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::super::facts::{CurrentUser, Daemon, HostFacts, Listener, LoginSessions, Owner, SocketState, WrapperFacts};
 use super::Check;
-use crate::words::{ago, millis};
+use crate::words::{ago, count, millis};
 
 use jiff::Timestamp;
+use machineid_client::KEY_NOT_SENT;
 
 const CLIENT_VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -250,13 +251,32 @@ fn authority(daemon: &Daemon, now: Timestamp) -> Check {
         Some(false) => {
             let error = authority.last_error.as_deref().unwrap_or("no usable answer");
             let found = format!("{url} gives no usable answer{last}: {error}");
-            Check::fail(
-                what,
-                found,
-                "no agent can start; running ones stop when their lease ends. Fix the authority, the network or authority.url",
-            )
+            let cure = cure(daemon, error);
+            Check::fail(what, found, format!("no agent can start; running ones stop when their lease ends. {cure}"))
         }
         None => Check::warn(what, format!("{url} was not asked yet"), "ask again in a moment"),
+    }
+}
+
+/// What to do about an authority that gives no usable answer.
+fn cure(daemon: &Daemon, error: &str) -> String {
+    if error.contains(KEY_NOT_SENT) {
+        return "Find that user's process (ss -ltnp, or ss -lxp for a unix socket) and end it; if that user may run the \
+                authority or a proxy, name it with authority.user"
+            .to_owned();
+    }
+    let socket = daemon.authority_socket.as_ref();
+    let start = "systemctl start machineid-authority.socket machineid-authority";
+    match socket.map(|socket| (&socket.state, socket.path.display())) {
+        Some((SocketState::Missing, path)) => {
+            format!("There is no {path}: start the authority ({start}), or correct authority.url")
+        }
+        Some((SocketState::OtherFile, path)) => {
+            format!("{path} is no socket: remove it and start the authority again ({start}), or correct authority.url")
+        }
+        Some((SocketState::Hidden | SocketState::There { .. } | SocketState::Unreadable(_), _)) | None => {
+            "Fix the authority, the network or authority.url".to_owned()
+        }
     }
 }
 
@@ -345,8 +365,10 @@ fn past_stops(daemon: &Daemon) -> Check {
             format!("{name}: {left} after {}", millis(stop.took_ms))
         })
         .collect();
-    if failed.is_empty() {
-        Check::ok(what, format!("none of the last {} left a process alive", stops.len()))
+    if stops.is_empty() {
+        Check::ok(what, "no agent that this user may see was stopped yet")
+    } else if failed.is_empty() {
+        Check::ok(what, format!("after the last {}, no process was left", count(stops.len(), "stop", "stops")))
     } else {
         let found = format!("not over: {}", failed.join("; "));
         Check::fail(

@@ -45,6 +45,7 @@ fn healthy() -> HostFacts {
         daemon: Ok(Daemon {
             status: Box::new(serde_json::from_value(status).unwrap()),
             not_ready: None,
+            authority_socket: None,
             listener: Some(Listener { pid: Some(7), uid: 0, trusted: true, powers }),
         }),
         kernel: Kernel { release: "6.18.1".to_owned(), pidfd: Ok(()), peer_pidfd: true, clone3: Ok(()) },
@@ -474,4 +475,32 @@ fn nothing_promises_to_hold_against_hostile_agents_of_root() {
     facts.user.uid = 0;
     let containment = all(&facts).into_iter().find(|check| check.what == "containment").unwrap();
     assert_eq!(containment.level, Level::Warn, "{containment:?}");
+}
+
+#[test]
+fn an_authority_that_does_not_answer_has_a_remedy_for_each_cause() {
+    let remedy = |error: &str, state: Option<SocketState>| {
+        let mut facts = healthy();
+        let daemon = daemon(&mut facts);
+        daemon.status.authority.reachable = Some(false);
+        daemon.status.authority.last_error = Some(error.to_owned());
+        daemon.authority_socket = state.map(|state| SocketFacts { path: "/run/a/api.sock".into(), state });
+        let checks = all(&facts);
+        checks.into_iter().find(|check| check.what == "authority").unwrap().remedy.unwrap()
+    };
+    let foreign =
+        "the port 127.0.0.1:8424 belongs to uid 1001, not to root, this user or authority.user: the key was not sent";
+    assert!(remedy(foreign, None).contains("authority.user"));
+    assert!(remedy("could not connect", Some(SocketState::Missing)).contains("There is no /run/a/api.sock: start"));
+    assert!(
+        remedy("could not connect", Some(SocketState::OtherFile)).contains("/run/a/api.sock is no socket: remove it")
+    );
+    assert!(remedy("could not connect", None).contains("Fix the authority, the network"));
+}
+
+#[test]
+fn a_daemon_that_stopped_nothing_says_so() {
+    let checks = all(&healthy());
+    let stops = checks.iter().find(|check| check.what == "past stops").unwrap();
+    assert_eq!(stops.found, "no agent that this user may see was stopped yet");
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use machineid_sys as sys;
@@ -25,7 +25,12 @@ pub(super) async fn ask(args: &SocketArgs, env: Env<'_>) -> (SocketFacts, Result
     let daemon = match status::ask(args, env, TIMEOUT).await {
         Ok((status, _)) => {
             let listener = listener(&path, status.pid);
-            Ok(Daemon { status: Box::new(status), not_ready: readiness(args, env).await, listener })
+            let authority_socket = status.authority.url.strip_prefix("unix:").map(|path| {
+                let path = PathBuf::from(path);
+                SocketFacts { state: look(&path), path }
+            });
+            let not_ready = readiness(args, env).await;
+            Ok(Daemon { status: Box::new(status), not_ready, authority_socket, listener })
         }
         Err(why) => Err(why),
     };
