@@ -236,6 +236,8 @@ impl Store {
             let (which, call) = (which.clone(), call.clone());
             change!(self, |tx| keys::rotate(tx, org, &which, hash, (until, not_after), &call))
         };
+        // Without an overlap it is a stop.
+        let written = async { if until <= call.at { self.write_in_time(written).await } else { written.await } };
         match written.await {
             Err(error) if until <= call.at && !error.is_refusal() => {
                 Err(self.end_key_without(org, which, call, error).await)

@@ -258,7 +258,10 @@ impl Store {
     }
 
     /// A write of a stop, with a time limit.
-    async fn write_in_time<T>(&self, write: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    pub(super) async fn write_in_time<T>(
+        &self,
+        write: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let time = match &self.backend {
             Backend::Sqlite(_) => WRITTEN,
             Backend::Postgres(_) => WRITTEN_POSTGRES,

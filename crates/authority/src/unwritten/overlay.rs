@@ -110,14 +110,15 @@ impl OrgOverlay {
     pub(crate) fn covers(&self, stop: &Stop) -> bool {
         match stop {
             Stop::Devices { ids, .. } => ids.iter().all(|id| self.devices.contains_key(id)),
-            // One of unknown devices is written with a bound of its time, which a later one exceeds.
-            Stop::AllActive { newest: None } => false,
-            Stop::AllActive { newest } => self.all.iter().any(|(known, _)| known >= newest),
+            Stop::AllActive { newest: Some(newest) } => {
+                self.all.iter().any(|(known, _)| known.is_some_and(|known| known >= *newest))
+            }
             Stop::Off(switch) => self.off.contains(switch),
             Stop::Frozen => self.frozen,
             Stop::Ended(end) => self.ended.is_some_and(|before| before <= *end),
-            // A second one makes another key.
-            Stop::OwnKeys { .. } => false,
+            // A stop of all without a bound is written with one of its time, which a later one exceeds; a second rotation makes
+            // another key.
+            Stop::AllActive { newest: None } | Stop::OwnKeys { .. } => false,
             Stop::OldKey => self.old_key,
             Stop::Keys(keys) => keys.iter().all(|key| self.keys.contains(key)),
         }

@@ -146,6 +146,36 @@ fn a_stop_that_is_repeated_waits_twice_at_most_however_often_it_is() {
 }
 
 #[test]
+fn a_large_stop_that_is_repeated_for_a_day_never_fills_the_file() {
+    let (directory, org) = (tempfile::TempDir::new().unwrap(), OrgId::random());
+    let path = directory.path().join("reserve");
+    let unwritten = again(&path);
+    let many: Vec<String> = (0..500).map(|number| format!("{number:0128}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    runtime().block_on(async {
+        let other = unwritten.put(devices(org, &["a"], 0));
+        assert!(unwritten.keep(other).await);
+        for second in 1..100 {
+            let number = unwritten.put(devices(org, &many, second));
+            assert!(unwritten.keep(number).await, "{second}");
+            unwritten.forget_repeats(number);
+            while Arc::strong_count(&unwritten.0) > 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    assert_eq!(unwritten.counts(), (3, 0));
+    drop(unwritten);
+    let unwritten = again(&path);
+    let times: Vec<_> = unwritten.waiting(None).iter().map(|(_, stop)| stop.call.at).collect();
+    assert_eq!(times, [at(0), at(1), at(99)]);
+    // It goes on from where it was.
+    assert!(runtime().block_on(async { unwritten.keep(unwritten.put(devices(org, &["z"], 100))).await }));
+    drop(unwritten);
+    assert_eq!(again(&path).waiting(None).len(), 4);
+}
+
+#[test]
 fn a_file_that_cannot_be_made_is_a_problem_and_is_made_when_it_can_be() {
     let (directory, org) = (tempfile::TempDir::new().unwrap(), OrgId::random());
     let path = directory.path().join("missing/reserve");

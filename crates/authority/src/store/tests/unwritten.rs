@@ -122,24 +122,28 @@ fn accept(store: &Store) {
     rusqlite::Connection::open(sqlite.path()).unwrap().execute_batch("DROP TRIGGER refuse").unwrap();
 }
 
-/// Keeps all threads that list busy until the sender is dropped.
-fn nothing_is_listed(store: &Store) -> std::sync::mpsc::Sender<()> {
+/// Keeps all threads that list busy until the senders are dropped.
+async fn nothing_is_listed(store: &Store) -> Vec<std::sync::mpsc::Sender<()>> {
     let Backend::Sqlite(sqlite) = &store.backend else { unreachable!("a scenario on SQLite") };
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+    let mut busy = Vec::new();
     for _ in 0..2 {
-        let (sqlite, held) = (sqlite.clone(), std::sync::Arc::clone(&held));
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (begin, began) = tokio::sync::oneshot::channel();
+        let sqlite = sqlite.clone();
         tokio::spawn(async move {
-            sqlite
-                .read(move |_| {
-                    // Fails when the sender is dropped.
-                    let _ = held.lock().unwrap().recv();
-                    Ok(())
-                })
-                .await
+            let hold = sqlite.read(move |_| {
+                begin.send(()).unwrap();
+                // Fails when the sender is dropped.
+                let _ = held.recv();
+                Ok(())
+            });
+            hold.await
         });
+        // One thread would take both questions if they waited together.
+        began.await.unwrap();
+        busy.push(release);
     }
-    release
+    busy
 }
 
 #[test]
@@ -147,7 +151,7 @@ fn a_stop_is_in_force_before_anything_is_read_about_it() {
     on_sqlite_that_refuses("revoked_at ON devices", async |store| {
         let org = org_with(&store, &["a", "b"]).await;
         let mut news = store.changes().listen();
-        let busy = nothing_is_listed(&store);
+        let busy = nothing_is_listed(&store).await;
         let (stopping, batch) = (store.clone(), distinct(vec!["a".to_owned(), "unknown".to_owned()]).unwrap());
         let stopped = tokio::spawn(async move { stopping.stop_devices(org, &batch, Verb::RevokeBatch, &by(5)).await });
         let told = news.recv().await.unwrap();
@@ -179,7 +183,7 @@ fn the_end_of_a_key_is_in_force_before_the_keys_are_read() {
         };
         store.create_key(org, &new, &by(1)).await.unwrap().unwrap();
         let mut news = store.changes().listen();
-        let busy = nothing_is_listed(&store);
+        let busy = nothing_is_listed(&store).await;
         let (stopping, which) = (store.clone(), WhichKey::Name("ci".parse().unwrap()));
         let stopped = tokio::spawn(async move { stopping.stop_key(org, &which, &by(5)).await });
         assert_eq!(news.recv().await.unwrap(), Change::Key(org));
