@@ -5,7 +5,7 @@ use machineid_protocol::RunId;
 use machineid_tree::{Activity, Guardian, Identity, Process, ProcessEntry, ProcessTable, Tree};
 use rustix::io::Errno;
 use rustix::process::Signal;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 /// A process of a run, with its pidfd where one is available.
 #[derive(Debug)]
@@ -60,7 +60,11 @@ impl Pinned {
     }
 
     pub(crate) fn kill(&self) -> Result<(), Errno> {
-        self.process.as_ref().map_or(Ok(()), |process| process.signal(Signal::KILL).map(drop))
+        self.send(Signal::KILL)
+    }
+
+    fn send(&self, signal: Signal) -> Result<(), Errno> {
+        self.process.as_ref().map_or(Ok(()), |process| process.signal(signal).map(drop))
     }
 }
 
@@ -128,21 +132,37 @@ impl Reach {
         }
     }
 
-    /// Ends a supervisor that is stopped (Ctrl-Z is enough) although its tree is gone: it cannot end by itself, and its
-    /// parent would wait for ever.
-    pub(crate) fn end_stopped_supervisors(&self, run_id: RunId) {
-        let guardian = self.guardian.as_ref().map(|guardian| (&guardian.pinned, "guardian"));
-        for (supervisor, role) in guardian.into_iter().chain([(&self.wrapper, "wrapper")]) {
-            if supervisor.has_ended() || !supervisor.is_stopped() {
-                continue;
+    /// Continues the supervisors that are stopped (Ctrl-Z is enough) although their tree is gone: they can then report the
+    /// end, as a wrapper does with its exit code, its line and its status file. Returns whether there was any.
+    pub(crate) fn continue_stopped_supervisors(&self, run_id: RunId) -> bool {
+        let mut any = false;
+        for (supervisor, role) in self.stopped_supervisors() {
+            any = true;
+            let pid = supervisor.identity.pid.as_raw();
+            match supervisor.send(Signal::CONT) {
+                Ok(()) => info!(%run_id, pid, role, "continued a supervisor of the agent that was stopped (SIGSTOP)"),
+                Err(errno) => warn!(%run_id, pid, role, %errno, "cannot continue a supervisor of the agent (SIGCONT)"),
             }
+        }
+        any
+    }
+
+    /// Ends the supervisors that are stopped still: they cannot end by themselves, and their parents would wait for ever.
+    pub(crate) fn kill_stopped_supervisors(&self, run_id: RunId) {
+        for (supervisor, role) in self.stopped_supervisors() {
             let pid = supervisor.identity.pid.as_raw();
             match supervisor.kill() {
-                Ok(()) => warn!(%run_id, pid, role, "ended a supervisor of the agent that was stopped (SIGSTOP)"),
+                Ok(()) => warn!(%run_id, pid, role, "ended a supervisor of the agent that did not continue (SIGSTOP)"),
                 Err(errno) => {
                     error!(%run_id, pid, role, %errno, "cannot end a supervisor of the agent that is stopped (SIGSTOP)");
                 }
             }
         }
+    }
+
+    fn stopped_supervisors(&self) -> impl Iterator<Item = (&Pinned, &'static str)> {
+        let guardian = self.guardian.as_ref().map(|guardian| (&guardian.pinned, "guardian"));
+        let supervisors = guardian.into_iter().chain([(&self.wrapper, "wrapper")]);
+        supervisors.filter(|(supervisor, _)| !supervisor.has_ended() && supervisor.is_stopped())
     }
 }

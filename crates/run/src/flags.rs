@@ -110,7 +110,8 @@ pub const FLAGS: [Flag; 13] = [
         About::Leftovers,
         "leftovers",
         Takes::OneOf(&["stop", "wait"]),
-        "What happens to processes the command leaves behind [default: stop]",
+        "What happens to processes the command leaves behind: they are stopped and named, or waited for, still \
+         supervised [default: stop]",
     ),
     flag(About::StatusFile, "status-file", Takes::Path, "Write the outcome to this file, as JSON"),
     short('q', flag(About::Quiet, "quiet", Takes::Nothing, "Print errors only")),

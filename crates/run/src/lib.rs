@@ -14,7 +14,9 @@
 //! | `guard` | the process between wrapper and command, which ends the tree when the wrapper cannot |
 //! | `containment` | which containment a run gets, and making its control group |
 //! | `child` | the process that waits for permission and becomes the command |
-//! | `terminal` | which process group has the terminal |
+//! | `terminal` | which process group has the terminal, and its settings |
+//! | `screen` | the modes of a terminal that are reset after a stop |
+//! | `say` | lines on stderr, which never wait for long |
 //! | `connection` | the connection to the daemon |
 //! | `stopping` | the wrapper's own stop of its tree |
 //! | `timer` | a timer on the boot clock |
@@ -34,6 +36,8 @@ pub mod flags;
 mod guard;
 mod options;
 mod outcome;
+mod say;
+mod screen;
 mod setup;
 mod shell;
 mod status_file;
@@ -46,12 +50,11 @@ mod wire;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
-use std::os::fd::AsFd;
 
 use machineid_protocol::Exit;
-use nix::poll::{PollFd, PollFlags, poll};
 
 use self::options::Invocation;
+use self::say::say;
 use self::setup::Run;
 
 /// The whole program: reads the process's environment, runs the command, and returns the exit code.
@@ -77,19 +80,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 fn fail(error: &dyn fmt::Display) -> Exit {
     say(&format!("machineid-run: {error}"));
     Exit::Wrapper
-}
-
-/// How long a line may wait for room on stderr, in milliseconds.
-const STDERR_PATIENCE_MS: u16 = 200;
-
-/// Writes one line to stderr, or drops it when stderr has no room: a full pipe without a reader, or a terminal that is
-/// halted with Ctrl-S, must not hold up a stop.
-fn say(line: &str) {
-    let mut stderr = std::io::stderr();
-    let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-    if matches!(poll(&mut fds, STDERR_PATIENCE_MS), Ok(1..)) {
-        let _ = stderr.write_all(format!("{line}\n").as_bytes());
-    }
 }
 
 /// Checks that an answer gives the same events however its bytes are cut into pieces, and none after its end. The first byte

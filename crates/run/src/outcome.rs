@@ -3,8 +3,11 @@
 use std::fmt::Write;
 
 use machineid_protocol::{Code, Containment, DeviceId, Exit, RequestId, RunId};
-use machineid_tree::StopSummary;
+use machineid_tree::{NamedProcess, StopSummary};
 use serde::Serialize;
+
+/// How many processes that a command left running are named on stderr; the status file has more.
+const LEFTOVERS_IN_LINE: usize = 8;
 
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -71,6 +74,39 @@ impl RunOutcome {
         Self { exit, cause, code, request_id: None, reason: None, signal: None, started: true }
     }
 
+    /// Whether the command ran and was ended by its supervisors.
+    pub(super) const fn was_stopped(&self) -> bool {
+        match self.cause {
+            EndCause::Denied | EndCause::LeaseExpired | EndCause::CouldNotAsk | EndCause::WrapperFailed => self.started,
+            EndCause::Exited | EndCause::Signalled | EndCause::NotStarted | EndCause::CannotExecute => false,
+        }
+    }
+
+    /// The line for stderr about processes that the command left running and that were ended; `None` when there were
+    /// none, or the command did not end by itself.
+    pub(super) fn leftovers(&self, stop: &StopSummary) -> Option<String> {
+        let list = self.ended_leftovers(stop);
+        let first = list.first()?;
+        let shown = |process: &NamedProcess| format!("{} ({})", printable(&process.name), process.pid);
+        let mut names = list.iter().take(LEFTOVERS_IN_LINE).map(shown).collect::<Vec<_>>().join(", ");
+        let more = stop.signalled.max(list.len()).saturating_sub(LEFTOVERS_IN_LINE);
+        if more > 0 {
+            let _ = write!(names, " and {more} more");
+        }
+        let count = stop.signalled.max(list.len());
+        let line = if count == 1 {
+            format!("ended a process that was left running: {}", shown(first))
+        } else {
+            format!("ended {count} processes that were left running: {names}")
+        };
+        Some(format!("machineid-run: {line}; --leftovers wait lets them go on, supervised"))
+    }
+
+    /// The processes that the command left running and that were ended.
+    fn ended_leftovers<'a>(&self, stop: &'a StopSummary) -> &'a [NamedProcess] {
+        if self.cause == EndCause::Exited { &stop.named } else { &[] }
+    }
+
     /// The line for stderr; `None` when the command simply ended.
     pub(super) fn line(&self) -> Option<String> {
         let what = match (self.cause, self.started) {
@@ -127,6 +163,14 @@ pub(super) struct StatusFile<'a> {
     took_ms: Option<u64>,
     /// Processes that were left although SIGKILL was sent.
     survivors: Vec<SurvivorLine>,
+    /// Processes that the command left running and that were ended; the first 64 of them.
+    leftovers: Vec<LeftoverLine>,
+}
+
+#[derive(Debug, Serialize)]
+struct LeftoverLine {
+    pid: i32,
+    name: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -162,6 +206,11 @@ pub(super) fn status_json(
         killed: stop.map_or(0, |stop| stop.killed),
         took_ms: stop.map(|stop| u64::try_from(stop.took.as_millis()).unwrap_or(u64::MAX)),
         survivors,
+        leftovers: stop
+            .map_or(&[][..], |stop| outcome.ended_leftovers(stop))
+            .iter()
+            .map(|process| LeftoverLine { pid: process.pid.as_raw(), name: printable(&process.name) })
+            .collect(),
     };
     // Strings and numbers only: nothing in it can fail to be written.
     serde_json::to_string(&status).map(|text| text + "\n").unwrap_or_default()
@@ -184,6 +233,39 @@ mod tests {
         };
         let line = outcome.line().unwrap();
         assert_eq!(line, "machineid-run: stopped: DEVICE_REVOKED (request_id r-1): by??[2Jadmin");
+    }
+
+    #[test]
+    fn what_a_normal_end_stopped_is_named_with_the_way_to_keep_it() {
+        let process =
+            |pid, name: &str| NamedProcess { pid: machineid_tree::Pid::new(pid).unwrap(), name: name.to_owned() };
+        let mut stop = StopSummary {
+            containment: Containment::Subreaper,
+            signalled: 2,
+            killed: 0,
+            took: std::time::Duration::ZERO,
+            survivors: Vec::new(),
+            named: vec![process(4711, "gradle"), process(4712, "no\n\u{1b}de")],
+        };
+        let ended = RunOutcome::of_command(Exit::Success);
+        assert_eq!(
+            ended.leftovers(&stop).unwrap(),
+            "machineid-run: ended 2 processes that were left running: gradle (4711), no??de (4712); --leftovers wait lets \
+             them go on, supervised"
+        );
+        let json = |outcome| {
+            let run = "00000000000000000000000000000007".parse().unwrap();
+            status_json(outcome, run, None, None, Some(&stop))
+        };
+        assert!(json(&ended).contains(r#""leftovers":[{"pid":4711,"name":"gradle"},{"pid":4712,"name":"no??de"}]"#));
+        // After a stop nothing was left running by the command.
+        let stopped = RunOutcome::stopped(Exit::Denied, EndCause::Denied, None);
+        assert_eq!(stopped.leftovers(&stop), None);
+        assert!(json(&stopped).contains(r#""leftovers":[]"#));
+        stop.named = (1..=64).map(|number| process(number + 10, "sh")).collect();
+        stop.signalled = 100;
+        let line = ended.leftovers(&stop).unwrap();
+        assert!(line.contains("ended 100 processes") && line.contains("sh (18) and 92 more;"), "{line}");
     }
 
     #[test]

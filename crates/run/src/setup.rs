@@ -30,6 +30,13 @@ pub(super) struct Run {
     pub(super) quiet: bool,
 }
 
+impl Run {
+    /// A variable of the wrapper's environment.
+    pub(super) fn variable(&self, wanted: &str) -> Option<&OsStr> {
+        self.environment.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_os_str())
+    }
+}
+
 /// Why a run could not be made ready. Nothing was started.
 #[derive(Debug)]
 pub(super) enum SetupError {

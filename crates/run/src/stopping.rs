@@ -51,7 +51,7 @@ pub(super) struct Stopping {
 
 impl Stopping {
     pub(super) fn begin(now: BootTime, tree: Tree, signal: Signal, first_signal: FirstSignal, grace: Duration) -> Self {
-        let stop = Stop::begin(now, tree, signal, first_signal, grace);
+        let stop = Stop::begin(now, tree, signal, first_signal, grace).naming();
         let look_at = match first_signal {
             FirstSignal::Ours => now,
             // The other side sends the stop signal: there is nothing to do before SIGKILL.

@@ -8,19 +8,28 @@
 //! `/dev/tty`.
 //!
 //! A shell restores the terminal's settings when its job was ended by a signal. It cannot see that of the command, only
-//! the wrapper's exit code, so the wrapper restores them.
+//! the wrapper's exit code, so the wrapper restores them. After a stop it also resets the modes of the terminal itself
+//! ([`super::screen`]), which a full-screen program that is ended by SIGKILL leaves on.
+//!
+//! The wrapper's own description of the terminal does not block: a terminal that is halted with Ctrl-S, or whose other
+//! end reads nothing, must not hold up the end of a run.
 //!
 //! The terminal's calls are rustix's: nix's `Termios` drops flags and speeds that it has no name for, which could then
 //! not be restored, and its `tcgetpgrp` answers 0 for a group outside the PID namespace.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt;
 
 use machineid_sys as sys;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::termios::{OptionalActions, Termios};
+
+use super::{say, screen};
 
 /// The wrapper's relation to its terminal.
 #[derive(Debug)]
@@ -33,6 +42,10 @@ pub(super) struct Terminal {
     /// Whether both input and output are the terminal.
     at_both_ends: bool,
     handed_over: bool,
+    /// Whether the command has ever had the terminal from this wrapper.
+    was_handed_over: bool,
+    /// The standard streams that were this terminal at the start, and blocked.
+    blocking: [bool; 3],
     /// The settings when the shell gave the terminal to the wrapper.
     settings: Option<Termios>,
 }
@@ -43,13 +56,14 @@ impl Terminal {
         let own_group = Pid::from_raw(sys::own_group());
         // Fails with ENXIO in a session without one.
         let controlling = own_group.and_then(|_| open_controlling().ok());
-        // Fails with ENOTTY for anything that is not this session's terminal.
-        let input = rustix::termios::tcgetpgrp(rustix::stdio::stdin()).is_ok();
+        let input = is_controlling(rustix::stdio::stdin());
         let mut terminal = Self {
             own_group,
             at_both_ends: input && std::io::stdout().is_terminal(),
             controlling,
             handed_over: false,
+            was_handed_over: false,
+            blocking: streams().map(|stream| is_controlling(stream) && !is_nonblocking(stream)),
             settings: None,
         };
         terminal.given_by_the_shell();
@@ -99,6 +113,7 @@ impl Terminal {
         }
         self.give_to(group);
         self.handed_over = true;
+        self.was_handed_over = true;
         true
     }
 
@@ -127,13 +142,52 @@ impl Terminal {
     /// Restores the settings for a command that was ended and could not do so itself, if the wrapper has the
     /// foreground.
     pub(super) fn restore_settings(&self) {
-        if let (Some(terminal), Some(settings), true) = (&self.controlling, &self.settings, self.is_ours()) {
+        if !self.is_ours() {
+            return;
+        }
+        if let (Some(terminal), Some(settings)) = (&self.controlling, &self.settings) {
             // At once, not after the written output has been read, which may never happen.
             let _: Result<(), Errno> = rustix::termios::tcsetattr(terminal, OptionalActions::Now, settings);
+        }
+        // The flag belongs to the open description, which the command shared with the shell: a program that reads its
+        // keys without blocking would leave the next reader with EAGAIN.
+        for (stream, _) in streams().into_iter().zip(self.blocking).filter(|&(_, blocking)| blocking) {
+            if let Ok(flags) = rustix::fs::fcntl_getfl(stream)
+                && flags.contains(OFlags::NONBLOCK)
+            {
+                let _: Result<(), Errno> = rustix::fs::fcntl_setfl(stream, flags - OFlags::NONBLOCK);
+            }
+        }
+    }
+
+    /// Resets the modes that a command which was stopped may have left on, if it had the terminal and the wrapper has
+    /// the foreground.
+    pub(super) fn reset_modes(&self, term: Option<&OsStr>) {
+        if let (Some(terminal), Some(modes)) = (&self.controlling, screen::reset(term))
+            && self.was_handed_over
+            && self.is_ours()
+        {
+            say::write_or_drop(terminal, modes);
         }
     }
 }
 
-fn open_controlling() -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/tty")
+fn streams() -> [BorrowedFd<'static>; 3] {
+    [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
+}
+
+/// Whether a stream is this session's controlling terminal.
+pub(super) fn is_controlling(stream: BorrowedFd<'_>) -> bool {
+    // Fails with ENOTTY for anything else.
+    rustix::termios::tcgetpgrp(stream).is_ok()
+}
+
+fn is_nonblocking(stream: BorrowedFd<'_>) -> bool {
+    rustix::fs::fcntl_getfl(stream).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
+}
+
+/// Opens the controlling terminal, with a description of its own that does not block.
+pub(super) fn open_controlling() -> io::Result<File> {
+    let flags = OFlags::NOCTTY | OFlags::NONBLOCK;
+    OpenOptions::new().read(true).write(true).custom_flags(flags.bits().cast_signed()).open("/dev/tty")
 }

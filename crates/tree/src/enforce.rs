@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::cgroup::Leaf;
+use super::kernel_file;
 use super::ladder::{FirstSignal, Gaps, LONGEST_PAUSE, Ladder, Look, Next, Order, Survivor};
 use super::members::{Guardian, Member, Sighting, Tree};
 use super::orphans::{self, Visited};
@@ -31,7 +32,21 @@ pub struct Stop {
     struck: bool,
     /// Whether the tree has been looked at before.
     looked: bool,
+    /// The processes that the stop signal reached, with their names, if these are wanted.
+    named: Option<Vec<NamedProcess>>,
 }
+
+/// A process with the name of its program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedProcess {
+    /// Its number.
+    pub pid: Pid,
+    /// The kernel's name for it, of at most 15 bytes, as it was before the signal. The process chooses it.
+    pub name: String,
+}
+
+/// How many processes one stop names. The agent decides how many there are.
+const NAMED: usize = 64;
 
 /// How long processes that the kernel is ending have before they are looked for one by one.
 const DYING: Duration = Duration::from_millis(20);
@@ -80,6 +95,8 @@ pub struct StopSummary {
     pub took: Duration,
     /// Processes that are left although SIGKILL was sent a while ago; see [`Ladder::survivors`].
     pub survivors: Vec<Survivor>,
+    /// The first processes that the stop signal reached, with their names; empty unless [`Stop::naming`] asked for them.
+    pub named: Vec<NamedProcess>,
 }
 
 impl Stop {
@@ -93,7 +110,14 @@ impl Stop {
             swept: false,
             struck: false,
             looked: false,
+            named: None,
         }
+    }
+
+    /// Notes the names of the processes that get the stop signal, at the cost of one more file for each.
+    #[must_use]
+    pub fn naming(self) -> Self {
+        Self { named: Some(Vec::new()), ..self }
     }
 
     /// Sends the stop signal to the tree's leader, which was pinned in advance, without looking at the tree: where many
@@ -203,8 +227,14 @@ impl Stop {
         let init = self.tree.living_init(table.caller().pid, |identity| table.is_alive(identity));
         let step = self.ladder.step(now, &Look { members: &members, leaf: state, init, gaps });
         for order in step.orders {
+            let named = self.name(order);
             match self.carry_out(order) {
-                Some(delivery) => self.ladder.delivered(order, delivery),
+                Some(delivery) => {
+                    if let Some(names) = self.named.as_mut().filter(|_| delivery == Delivery::Sent) {
+                        names.extend(named);
+                    }
+                    self.ladder.delivered(order, delivery);
+                }
                 None => self.ladder.not_sent(order),
             }
         }
@@ -320,6 +350,15 @@ impl Stop {
         Ok((any_child, visited))
     }
 
+    /// The process that an order asks to end, if its name is wanted. Read before the signal: afterwards there may be none.
+    fn name(&self, order: Order) -> Option<NamedProcess> {
+        let Order::Stop(identity) = order else { return None };
+        self.named.as_ref().filter(|names| names.len() < NAMED)?;
+        let name = kernel_file::read(format!("/proc/{}/comm", identity.pid).as_str()).unwrap_or_default();
+        let name = String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned();
+        Some(NamedProcess { pid: identity.pid, name })
+    }
+
     /// Carries out one order. `None` when no descriptor was available and nothing was done.
     ///
     /// One process is pinned at a time and released again: a stop must not need more descriptors than a fork storm
@@ -358,6 +397,7 @@ impl Stop {
             killed: self.ladder.killed(),
             took: now.saturating_since(self.ladder.began()),
             survivors: self.ladder.survivors(),
+            named: self.named.clone().unwrap_or_default(),
         }
     }
 

@@ -46,7 +46,7 @@ pub use ancestors::ancestry;
 pub use cgroup::fuzz_cgroup;
 pub use cgroup::{Leaf, LeafState, NoCgroup, group_path, usual_groups};
 pub use cookie::fuzz_environment;
-pub use enforce::{Advance, Glance, Stop, StopSummary};
+pub use enforce::{Advance, Glance, NamedProcess, Stop, StopSummary};
 pub use environ::{newly_unreadable, prepare_to_read, unreadable};
 pub use ladder::{
     FirstSignal, Gaps, KILL_PATIENCE, LONGEST_PAUSE, Ladder, LeafLook, Look, Next, Order, Step, Survivor,

@@ -9,7 +9,7 @@ complete -c machineid-run -l containment -d 'The containment of the process tree
 cgroup\t''
 pidns\t''
 subreaper\t''"
-complete -c machineid-run -l leftovers -d 'What happens to processes the command leaves behind [default: stop]' -r -f -a "stop\t''
+complete -c machineid-run -l leftovers -d 'What happens to processes the command leaves behind: they are stopped and named, or waited for, still supervised [default: stop]' -r -f -a "stop\t''
 wait\t''"
 complete -c machineid-run -l status-file -d 'Write the outcome to this file, as JSON' -r -F
 complete -c machineid-run -s q -l quiet -d 'Print errors only'

@@ -30,6 +30,9 @@ const NICENESS: i32 = -15;
 /// Pause after a failure to read the process table; the next attempt may succeed.
 const AFTER_FAILURE: Duration = Duration::from_millis(20);
 
+/// How long a stopped supervisor that was continued after the end of its tree has to report.
+const REPORT: Duration = Duration::from_secs(1);
+
 /// Time for which ends of trees are collected before they are handled.
 const TOGETHER: Duration = Duration::from_millis(4);
 
@@ -47,6 +50,8 @@ pub(super) struct Worker {
     live: Live,
     suspends: Suspends,
     under_way: Vec<UnderWay>,
+    /// Runs whose stopped supervisors were continued, each with the time at which those that are stopped still are killed.
+    reporting: Vec<(BootTime, Arc<Run>)>,
     /// Removes the leaves of runs that have ended.
     tidy: Tidy,
     /// Reports which trees have ended.
@@ -78,6 +83,7 @@ impl Worker {
             live,
             suspends,
             under_way: Vec::new(),
+            reporting: Vec::new(),
             tidy,
             end_watch,
             next_key: 0,
@@ -116,6 +122,11 @@ impl Worker {
         to_end.extend(self.expired(now));
         to_end.extend(self.bereaved(now));
         self.enforce(now, to_end);
+        for (_, run) in self.reporting.extract_if(.., |(until, _)| *until <= now) {
+            if let Some(reach) = &run.opened.reach {
+                reach.kill_stopped_supervisors(run.id());
+            }
+        }
         for turn in pulses {
             // A receiver that gave up waiting needs no answer.
             let _ = turn.send(());
@@ -138,7 +149,8 @@ impl Worker {
 
     /// Waits until there is something to do.
     fn wait(&self) {
-        let looks = self.under_way.iter().map(UnderWay::due_at);
+        let reports = self.reporting.iter().map(|(until, _)| *until);
+        let looks = self.under_way.iter().map(UnderWay::due_at).chain(reports);
         // A lease that is extended during the wait causes one needless wake-up per lease.
         let runs = self.roster.all();
         let point = looks.chain(runs.iter().filter_map(|run| run.deadline())).min();
@@ -349,7 +361,10 @@ impl Worker {
                 self.tidy.remove(leaf);
             }
             if let Some(reach) = &run.opened.reach {
-                reach.end_stopped_supervisors(run.id());
+                // Not earlier: a wrapper that is continued would continue its agent.
+                if reach.continue_stopped_supervisors(run.id()) {
+                    self.reporting.push((now + REPORT, Arc::clone(run)));
+                }
             }
             if run.note_tree_end() {
                 gone.push(Arc::clone(run));

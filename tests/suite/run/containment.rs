@@ -38,9 +38,9 @@ fn own_group() -> Option<PathBuf> {
 }
 
 #[test]
-fn in_a_pid_namespace_the_agent_is_second_sees_its_own_and_is_who_it_was() {
+fn in_a_pid_namespace_the_agent_has_the_first_for_parent_sees_its_own_and_is_who_it_was() {
     let daemon = ScriptedDaemon::allowing();
-    let script = "echo $$ $(id -u) $(id -g) $(cat /proc/1/comm); pwd; ps ax | grep -c run; exit 6";
+    let script = "echo $PPID $(id -u) $(id -g) $(cat /proc/1/comm); pwd; ps ax | grep -c run; exit 6";
     let outside = String::from_utf8(Command::new("sh").args(["-c", "id -u; id -g"]).output().unwrap().stdout).unwrap();
     let (uid, gid) = outside.trim().split_once('\n').unwrap();
     let mut command = wrapper(&daemon.socket());
@@ -49,8 +49,22 @@ fn in_a_pid_namespace_the_agent_is_second_sees_its_own_and_is_who_it_was() {
     assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
     let text = stdout(&output);
     let mut lines = text.lines();
-    assert_eq!(lines.next().unwrap(), format!("2 {uid} {gid} machineid-init"), "{text}");
+    assert_eq!(lines.next().unwrap(), format!("1 {uid} {gid} machineid-init"), "{text}");
     assert_eq!(lines.next(), Some("/"));
+}
+
+#[test]
+fn the_processes_of_two_pid_namespaces_have_different_numbers() {
+    let daemon = ScriptedDaemon::allowing();
+    let own_number = || {
+        let output = run_script(&daemon.socket(), &["--containment", "pidns"], "echo $$");
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+        stdout(&output).trim().parse::<u32>().unwrap()
+    };
+    let numbers: Vec<_> = (0..3).map(|_| own_number()).collect();
+    assert!(numbers.iter().all(|&number| number > 300), "{numbers:?}");
+    // Three equal ones are less likely than one in a hundred million, where there are as few numbers as by default.
+    assert!(numbers.iter().any(|&number| number != numbers[0]), "{numbers:?}");
 }
 
 #[test]
@@ -66,19 +80,26 @@ fn an_ordinary_user_has_a_pid_namespace_too_and_stays_who_it_was() {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65532", "--regid", "65531", "--clear-groups", "--"]);
     command.arg(env!("CARGO_BIN_EXE_machineid-run")).arg("--socket").arg(daemon.socket());
-    command.args(["--containment", "pidns", "--", "sh", "-c", "echo $$ $(id -u) $(id -g); kill -9 1; exit 4"]);
+    command.args([
+        "--containment",
+        "pidns",
+        "--",
+        "sh",
+        "-c",
+        "echo $PPID $(id -u) $(id -g) $(($$ > 300)); kill -9 1; exit 4",
+    ]);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let output = Running::start(&mut command).finish();
-    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(4), "2 65532 65531\n"), "{}", stderr(&output));
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(4), "1 65532 65531 1\n"), "{}", stderr(&output));
 }
 
 #[test]
 fn one_pid_namespace_fits_into_another() {
     let daemon = ScriptedDaemon::allowing();
     let binary = env!("CARGO_BIN_EXE_machineid-run");
-    let inner = format!("{binary} --containment pidns -- sh -c 'echo $$; exit 5'");
+    let inner = format!("{binary} --containment pidns -- sh -c 'echo $PPID $(($$ > 300)); exit 5'");
     let output = run_script(&daemon.socket(), &["--containment", "pidns"], &format!("{inner}; echo inner $?"));
-    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "2\ninner 5\n"), "{}", stderr(&output));
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "1 1\ninner 5\n"), "{}", stderr(&output));
 }
 
 #[test]

@@ -73,6 +73,30 @@ fn leftovers_are_stopped_and_the_code_is_the_leaders() {
 }
 
 #[test]
+fn leftovers_that_were_stopped_are_named_with_the_way_to_keep_them() {
+    let daemon = ScriptedDaemon::allowing();
+    let (mark, status) = (unique_sleep(), daemon.directory().join("status"));
+    let flags = ["--status-file", status.to_str().unwrap()];
+    // Both have become what they are before the leader ends.
+    let became = "until [ $(cat /proc/$!/comm) = sleep ]; do :; done";
+    let script = format!("setsid sleep {mark} & {became}; sleep {mark} & {became}; exit 7");
+    for quiet in [false, true] {
+        let flags: Vec<_> = flags.into_iter().chain(quiet.then_some("--quiet")).collect();
+        let output = run_script(&daemon.socket(), &flags, &script);
+        assert_eq!(output.status.code(), Some(7));
+        let text: serde_json::Value = serde_json::from_slice(&std::fs::read(&status).unwrap()).unwrap();
+        let left: Vec<_> = text["leftovers"].as_array().unwrap().iter().map(|it| (&it["name"], &it["pid"])).collect();
+        assert!(left.len() == 2 && left.iter().all(|(name, _)| *name == "sleep"), "{text}");
+        let (first, second) = (left[0].1, left[1].1);
+        let line = format!(
+            "machineid-run: ended 2 processes that were left running: sleep ({first}), sleep ({second}); --leftovers wait \
+             lets them go on, supervised\n"
+        );
+        assert_eq!(stderr(&output), if quiet { String::new() } else { line });
+    }
+}
+
+#[test]
 fn leftovers_are_waited_for_when_asked_and_stay_supervised() {
     let daemon = ScriptedDaemon::allowing();
     let output =

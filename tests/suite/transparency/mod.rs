@@ -7,6 +7,7 @@
 //! | `terminal` | a shell on a terminal |
 //! | `keys` | Ctrl-C and Ctrl-\ |
 //! | `suspending` | Ctrl-Z, `fg`, `bg`, and a deny in between |
+//! | `after_a_stop` | what an emulator shows after a stop |
 //! | `settings` | size, settings, passwords, full-screen programs |
 //! | `background` | without the foreground, without a terminal, hung up |
 //! | `plumbing` | pipes, `xargs`, one in another |
@@ -15,6 +16,7 @@
 //! | `codes` | exit codes and signals |
 //! | `first_process` | as PID 1 |
 
+mod after_a_stop;
 mod attributes;
 mod background;
 mod codes;

@@ -274,7 +274,8 @@ fn a_deny_ends_a_suspended_tree_and_its_wrapper_and_the_shell_goes_on() {
         let mut terminal = case.terminal();
         let settings = terminal.settings();
         let mark = unique_sleep();
-        let run = case.words_with(&["--device", &device, "--stop-grace", "300ms"]).join(" ");
+        let status = case.path("status").display().to_string();
+        let run = case.words_with(&["--device", &device, "--stop-grace", "300ms", "--status-file", &status]).join(" ");
         // One obeys, one must be killed, one has left session and group.
         let script = format!(
             "trap \"echo asked >>asked; exit 1\" TERM; setsid sleep {mark} & (trap \"\" TERM; exec sleep {mark}) & \
@@ -291,7 +292,12 @@ fn a_deny_ends_a_suspended_tree_and_its_wrapper_and_the_shell_goes_on() {
         eventually("the stopped wrapper ends", || !is_alive(wrapper));
         assert!(!somebody_runs(&mark));
         assert_eq!(std::fs::read_to_string(case.path("asked")).unwrap(), "asked\n", "one TERM");
-        terminal.ask("true");
+        // The wrapper was continued, and reports as it does without Ctrl-Z: line, status file, exit code.
+        terminal.expect("machineid-run: stopped: DEVICE_REVOKED");
+        let status: serde_json::Value = serde_json::from_slice(&std::fs::read(&status).unwrap()).unwrap();
+        assert_eq!((&status["exit_code"], &status["cause"]), (&77.into(), &"denied".into()), "{way:?}");
+        let (text, _) = terminal.ask("wait %1; echo code $?");
+        assert!(text.contains("code 77") && !text.contains("Killed"), "{way:?}: {text:?}");
         assert_eq!(terminal.ask("jobs"), (String::new(), 0), "the shell has seen the job's end");
         assert_eq!(terminal.ask("echo still $((1 + 1))"), ("still 2\n".to_owned(), 0));
         assert_eq!(terminal.ask("stty -a | grep -o ' -\\?icanon'").0.trim(), "icanon");

@@ -65,6 +65,16 @@ pub(crate) struct GuardianStart<'a> {
     pub(crate) leaf: Option<&'a Leaf>,
 }
 
+/// The leader that a guardian has made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeaderStart {
+    pub(crate) pid: Pid,
+    /// Whether it is in its control group.
+    pub(crate) in_leaf: bool,
+    /// Why the process numbers of its PID namespace begin at 2, if they do.
+    pub(crate) unscattered: Option<Errno>,
+}
+
 impl GuardianHandle {
     /// Forks the guardian, which forks the leader. Does not return in the child.
     pub(crate) fn start(start: &GuardianStart<'_>, pipes: Pipes) -> Result<(Self, Pipes), GuardianStartError> {
@@ -109,8 +119,8 @@ impl GuardianHandle {
         matches!(self.kind, GuardianKind::Init(_))
     }
 
-    /// Waits until the leader exists. Returns its pid, and whether it is in its control group.
-    pub(crate) fn leader(&mut self) -> Result<(Pid, bool), LeaderError> {
+    /// Waits until the leader exists.
+    pub(crate) fn leader(&mut self) -> Result<LeaderStart, LeaderError> {
         let Some(socket) = &self.socket else { return Err(LeaderError::GuardianGone) };
         let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, START_MS) {
@@ -119,7 +129,10 @@ impl GuardianHandle {
             Err(errno) => return Err(LeaderError::Read(sys::from_nix(errno))),
         }
         match self.receive() {
-            Some((GuardianReport::Here { in_leaf }, Some(leader))) => Ok((leader, in_leaf)),
+            Some((GuardianReport::Here { in_leaf, numbers }, Some(pid))) => {
+                let unscattered = (numbers != 0).then(|| Errno::from_raw_os_error(numbers));
+                Ok(LeaderStart { pid, in_leaf, unscattered })
+            }
             Some((GuardianReport::Cannot(step, errno), _)) => {
                 Err(LeaderError::Failed(step, Errno::from_raw_os_error(errno)))
             }

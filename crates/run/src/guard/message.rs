@@ -46,8 +46,9 @@ pub(super) enum GuardianOrder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GuardianReport {
     /// The leader exists and waits for the permit; it sends this itself, and the kernel adds its pid. `in_leaf`:
-    /// whether it is in its control group.
-    Here { in_leaf: bool },
+    /// whether it is in its control group. `numbers`: the error number because of which process numbers in a PID
+    /// namespace begin at 2; 0 if they do not.
+    Here { in_leaf: bool, numbers: i32 },
     /// The guardian cannot begin: this step failed with this error number.
     Cannot(GuardianStep, i32),
     /// The leader was stopped by this signal.
@@ -158,7 +159,9 @@ impl GuardianOrder {
 impl GuardianReport {
     pub(super) fn write(self) -> Bytes {
         let fields = match self {
-            Self::Here { in_leaf } => Fields { kind: 11, flag: u8::from(in_leaf), ..Fields::default() },
+            Self::Here { in_leaf, numbers } => {
+                Fields { kind: 11, flag: u8::from(in_leaf), number: numbers, ..Fields::default() }
+            }
             Self::Cannot(step, errno) => {
                 let place = GuardianStep::ALL.iter().position(|&other| other == step);
                 let first = place.and_then(|place| u64::try_from(place).ok()).unwrap_or(u64::MAX);
@@ -185,7 +188,7 @@ impl GuardianReport {
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let fields = Fields::read(bytes)?;
         let report = match fields.kind {
-            11 => Self::Here { in_leaf: fields.flag == 1 },
+            11 => Self::Here { in_leaf: fields.flag == 1, numbers: fields.number },
             12 => {
                 let place = usize::try_from(fields.first).ok()?;
                 Self::Cannot(*GuardianStep::ALL.get(place)?, fields.number)
@@ -231,8 +234,8 @@ mod tests {
             assert_eq!(GuardianReport::read(&order.write()), None);
         }
         let mut reports = vec![
-            GuardianReport::Here { in_leaf: true },
-            GuardianReport::Here { in_leaf: false },
+            GuardianReport::Here { in_leaf: true, numbers: 0 },
+            GuardianReport::Here { in_leaf: false, numbers: 13 },
             GuardianReport::LeaderStopped(20),
             GuardianReport::LeaderEnded { exit: Exit::Command(255), alone: true },
             GuardianReport::LeaderEnded { exit: Exit::Signal(9), alone: false },

@@ -33,9 +33,9 @@ mod namespace;
 mod serve;
 
 pub(super) use error::{GuardianStartError, LeaderError};
-pub(super) use handle::{GuardianEnd, GuardianHandle, GuardianStart};
+pub(super) use handle::{GuardianEnd, GuardianHandle, GuardianStart, LeaderStart};
 pub(super) use message::{GuardianReport, StopTerms};
-pub(super) use namespace::NamespaceUser;
+pub(super) use namespace::{NamespaceUser, explain_numbers};
 
 /// The two kinds of guardian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,6 +28,49 @@ pub(super) fn fork(user: NamespaceUser) -> Result<Fork, ForkError> {
     sys::fork_with(ForkOptions { into_cgroup: None, namespaces })
 }
 
+/// The numbers that the kernel keeps free when it begins anew, and some more.
+const LOWEST_NUMBER: u32 = 1_000;
+/// What is taken for the highest process number when the kernel does not say: its default.
+const USUAL_HIGHEST: u32 = 32_768;
+
+/// Lets the numbers of the namespace's next processes begin at random. From 2 on, as they would, the processes of two
+/// runs have the same ones, and programs name files and sockets in a shared `/tmp` by them.
+///
+/// `clone3` with `set_tid` was rejected: it needs the same right and gives one process its number, not those after it.
+pub(super) fn scatter_process_numbers() -> Result<(), Errno> {
+    let highest = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok();
+    let highest = highest.and_then(|text| text.trim().parse().ok()).unwrap_or(USUAL_HIGHEST);
+    let mut bytes = [0; 4];
+    if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())? < bytes.len() {
+        return Err(Errno::AGAIN);
+    }
+    let last = last_number(u32::from_ne_bytes(bytes), highest);
+    // The file concerns the namespace of the process that writes it.
+    std::fs::write("/proc/sys/kernel/ns_last_pid", last.to_string())
+        .map_err(|error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
+}
+
+/// The number that was given last, as the kernel is told. The upper eighth is left out, so that most runs do not reach
+/// the end and begin anew at 300.
+fn last_number(random: u32, highest: u32) -> u32 {
+    let span = (highest - highest / 8).saturating_sub(LOWEST_NUMBER).max(1);
+    LOWEST_NUMBER.min(highest / 2) + random % span
+}
+
+/// Why the numbers begin at 2, and what would help.
+pub(crate) fn explain_numbers(errno: Errno) -> String {
+    let remedy = match errno {
+        Errno::PERM | Errno::ACCESS => "this needs CAP_CHECKPOINT_RESTORE in the namespace (AppArmor, SELinux)",
+        Errno::NOENT => "this needs a kernel with CONFIG_CHECKPOINT_RESTORE",
+        Errno::ROFS => "this needs a writable /proc/sys",
+        _ => "see the error",
+    };
+    format!(
+        "process numbers in the agent's PID namespace begin at 2 ({errno}; {remedy}); programs of two runs that name files \
+         in a shared /tmp by their number may collide"
+    )
+}
+
 /// Prepares the namespace for the agent. To be called by its first process.
 pub(super) fn furnish(user: NamespaceUser, control: &OwnedFd) -> Result<(), (GuardianStep, Errno)> {
     match user {
@@ -98,4 +141,20 @@ pub(super) fn explain_fork(errno: Errno) -> String {
 
 fn unavailable(what: &str, errno: Errno, remedy: &str) -> String {
     format!("containment pidns is not available: {what} ({errno}); {remedy}, or ask for another containment")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_begin_between_those_of_the_kernel_and_the_end() {
+        for highest in [301, 1_500, 32_768, 4_194_304] {
+            for random in [0, 1, 30_000, u32::MAX] {
+                let last = last_number(random, highest);
+                assert!(last >= LOWEST_NUMBER.min(highest / 2) && last < highest, "{random} {highest}: {last}");
+            }
+        }
+        assert_ne!(last_number(1, 32_768), last_number(2, 32_768));
+    }
 }

@@ -64,12 +64,15 @@ pub(super) fn guard(start: &GuardianStart<'_>, inheritance: Inheritance) -> ! {
     let own = rustix::process::getpid();
     // Signals that the terminal sends to the wrapper's group must not reach the guardian.
     let mut ready = unistd::setpgid(child::OWN, child::OWN);
+    let mut numbers = 0;
     match kind {
         GuardianKind::Sweeper => ready = ready.and_then(|()| prctl::set_child_subreaper(true)),
         GuardianKind::Init(user) => {
             if let Err((step, errno)) = namespace::furnish(user, &control) {
                 refuse(step, errno);
             }
+            // Never a reason not to start.
+            numbers = namespace::scatter_process_numbers().err().map_or(0, Errno::raw_os_error);
         }
     }
     if let Err(errno) = ready {
@@ -96,7 +99,7 @@ pub(super) fn guard(start: &GuardianStart<'_>, inheritance: Inheritance) -> ! {
                 if let Some(leaf) = leaf.filter(|_| !in_leaf) {
                     in_leaf = leaf.enter(TreePid::own()).is_ok();
                 }
-                let _ = send(&control, GuardianReport::Here { in_leaf });
+                let _ = send(&control, GuardianReport::Here { in_leaf, numbers });
                 drop(control);
             };
             child::become_command(&plan, signals, own, ends, announce)

@@ -12,8 +12,9 @@ use rustix::process::Signal;
 
 use super::super::connection::DaemonConnection;
 use super::super::event::{Allowed, WrapperAction, WrapperEvent};
+use super::super::say::say;
 use super::super::stopping::Stopping;
-use super::super::{say, wire};
+use super::super::wire;
 use super::{Interrupt, Shell};
 
 /// A question that was begun is finished within this time. Much longer than that takes, and much shorter than the time

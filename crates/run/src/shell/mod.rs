@@ -22,12 +22,13 @@ use super::connection::DaemonConnection;
 use super::containment::{self, MadeContainment};
 use super::core::WrapperCore;
 use super::event::{ConnectionLost, RunSettings, WrapperAction, WrapperEvent};
-use super::guard::GuardianHandle;
+use super::guard::{GuardianHandle, LeaderStart, explain_numbers};
 use super::outcome::{self, EndCause, RunOutcome};
+use super::say::say;
 use super::stopping::{LookResult, Stopping};
 use super::terminal::Terminal;
 use super::timer::DeadlineTimer;
-use super::{Run, say, status_file};
+use super::{Run, status_file};
 
 /// Runs the command and returns the wrapper's exit code.
 pub(super) fn run(run: &Run) -> Exit {
@@ -103,12 +104,12 @@ impl<'a> Shell<'a> {
         let timer = DeadlineTimer::new().map_err(RunStartError::Timer);
         let terminal = Terminal::find();
         let leader = guardian.leader().map_err(RunStartError::Leader);
-        let (child, timer) = match leader.and_then(|(leader, in_leaf)| Ok((leader, in_leaf, timer?))) {
-            Ok((leader, in_leaf, timer)) => {
+        let (child, timer, unscattered) = match leader.and_then(|leader| Ok((leader, timer?))) {
+            Ok((LeaderStart { pid, in_leaf, unscattered }, timer)) => {
                 if let Some(empty) = leaf.take_if(|_| !in_leaf) {
                     let _ = empty.remove();
                 }
-                (pipes.into_child(leader), timer)
+                (pipes.into_child(pid), timer, unscattered)
             }
             Err(error) => {
                 // The pipe closes with this function: a leader that may exist executes nothing.
@@ -125,10 +126,12 @@ impl<'a> Shell<'a> {
         let no_leaf = no_leaf.map(|why| why.to_string());
         let start = Moment::now();
         let (core, actions) = WrapperCore::begin(start.boot, RunSettings { made, no_leaf, ..run.settings.clone() });
+        let mut pending = VecDeque::from(actions);
+        pending.extend(unscattered.map(|errno| WrapperAction::Notice(explain_numbers(errno))));
         Ok(Self {
             run,
             core,
-            pending: actions.into(),
+            pending,
             suspends: Suspends::from(start),
             signals,
             timer,
@@ -282,9 +285,15 @@ impl<'a> Shell<'a> {
             self.clear_away();
         }
         let stop = stop.or_else(|| self.stopping.as_ref().map(|stopping| stopping.stop().report(BootTime::now())));
+        if let Some(line) = stop.as_ref().and_then(|stop| outcome.leftovers(stop)).filter(|_| !self.run.quiet) {
+            say(&line);
+        }
         self.terminal.take_back();
         if outcome.started && outcome.cause != EndCause::Exited {
             self.terminal.restore_settings();
+        }
+        if outcome.was_stopped() {
+            self.terminal.reset_modes(self.run.variable("TERM"));
         }
         report(self.run, outcome, self.device_id.as_ref(), self.core.containment(), stop.as_ref());
         if outcome.cause == EndCause::Signalled
