@@ -2,12 +2,13 @@
 
     [[call 6: touch /tmp/marks/%n]]   six tool calls, one after the other; %n is the number of the call, from 1
     [[leave 7123450]]                 one call that starts five processes, and stays in the foreground with the fifth:
-                                      sleep 7123450 &, setsid sleep 7123451 &, nohup sleep 7123452 &,
-                                      sleep 7123453 detached twice, and sleep 7123454
+                                      sleep 900.7123450 &, setsid sleep 900.7123451 &, nohup sleep 900.7123452 &,
+                                      sleep 900.7123453 detached twice, and sleep 900.7123454
     [[leave-behind 7123450]]          the first four, with nothing of the tool's input and output, and then the call returns
 
-The number identifies the processes: they are found by their argument, wherever they went. The last marker of the conversation counts.
-A request without a marker or without a shell tool (a title for the session, a summary) is answered with a text.
+The number identifies the processes: they are found by their argument, wherever they went, and end by themselves after a quarter of an
+hour. The last marker of the conversation counts. A request without a marker or without a shell tool (a title for the session, a
+summary) is answered with a text.
 """
 
 from __future__ import annotations
@@ -27,15 +28,27 @@ FINISHING = {"final_answer": "answer", "attempt_completion": "result", "submit_a
 FINISHING_WORDS = "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
 
 
+def leftover_arguments(base: int) -> list[str]:
+    """What the five processes are known by: the argument of `sleep`."""
+    return [f"900.{base + number}" for number in range(5)]
+
+
 def leftovers(base: int, foreground: bool) -> str:
     """The command line that leaves processes in each way that shells offer."""
+    plain, session, nohup, detached, last = leftover_arguments(base)
     quiet = " >/dev/null 2>&1 </dev/null"
     rest = "" if foreground else quiet
+    # Not `sleep` first: Claude Code refuses a command that begins by waiting.
     line = (
-        f"sleep {base}{rest} & setsid sleep {base + 1}{rest} & nohup sleep {base + 2}{quiet} & "
-        f"(setsid sh -c 'sleep {base + 3} &'{rest})"
+        f"setsid sleep {session}{rest} & sleep {plain}{rest} & nohup sleep {nohup}{quiet} & "
+        f"(setsid sh -c 'sleep {detached} &'{rest})"
     )
-    return f"{line}; sleep {base + 4}" if foreground else f"{line}; echo started"
+    return f"{line}; sleep {last}" if foreground else f"{line}; touch {started_mark(base)}; echo started"
+
+
+def started_mark(base: int) -> str:
+    """The file, in the agent's working directory, that tells that a tool call has left its processes and returned."""
+    return f"started-{base}"
 
 
 def commands(marker: re.Match[str]) -> list[str]:
