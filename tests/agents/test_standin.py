@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from standin import openai_chat
 from standin.conversation import Call, Conversation, Text, Tool
 from standin.schema import smallest
 from standin.script import leftover_arguments, next_reply
@@ -118,6 +119,12 @@ class Apis(unittest.TestCase):
         for stream in (False, True):
             base = {"tools": tools, "stream": stream}
             self.check("/v1/chat/completions", {**base, "messages": [asked]}, {**base, "messages": [asked, called, result]})
+
+    def test_calls_that_are_repeated_as_a_text_count(self) -> None:
+        asked = {"role": "user", "content": PROMPT}
+        called = {"role": "assistant", "content": [{"type": "text", "text": "Calling tools:\n[…]"}]}
+        seen = {"role": "user", "content": "Observation: ok"}
+        self.assertEqual(openai_chat.read({"messages": [asked, called, seen]}).calls_since, [1, 0])
 
     def test_responses(self) -> None:
         tools = [{"type": "namespace", "tools": [{"type": "function", "name": "exec_command", "parameters": SCHEMA}]}]

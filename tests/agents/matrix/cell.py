@@ -141,7 +141,12 @@ class Run:
             if program.prepare:
                 prepare = [filled(word, values) for word in program.prepare]
                 subprocess.run(
-                    place.as_user(prepare), env=environment, cwd=place.work, stdin=subprocess.DEVNULL, capture_output=True, timeout=START
+                    place.as_user(prepare),
+                    env=environment,
+                    cwd=place.work,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=START,
                 )
             command = [filled(word, values) for word in program.command]
             device = ""

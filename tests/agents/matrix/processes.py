@@ -38,7 +38,10 @@ class Process:
         if words and INTERPRETER.fullmatch(Path(words[0]).name):
             words = [word for word in words[1:] if not word.startswith("-")] or words
         # A process may have replaced its arguments by a title.
-        name = Path(words[0].split(" ")[0]).name if words else f"process {self.pid}"
+        path = Path(words[0].split(" ")[0] if words else f"process-{self.pid}")
+        while path.name in ("cli.js", "index.js", "main.js", "bin", "dist", "bundle"):
+            path = path.parent
+        name = path.name
         return f"{name} {words[1]}" if len(words) > 1 and SUBCOMMAND.fullmatch(words[1]) else name
 
 
@@ -83,22 +86,13 @@ def leftovers(base: int, processes: dict[int, Process]) -> list[Process]:
 
 
 def others(base: int, processes: dict[int, Process], known: Iterable[int]) -> list[Process]:
-    """What else of the agent lives: neither one of the five, nor a shell that waits for one, nor known from before."""
-    known = set(known)
-    words = leftover_arguments(base)
-    return [
-        one
-        for one in below(os.getpid(), processes)
-        if one.pid not in known and not (is_shell_or_sleep(one) and mentions(one, words))
-    ]
+    """What else of the agent lives: neither one of the five, nor a shell that started them, nor known from before."""
+    ignored = set(known) | {one.pid for one in leftovers(base, processes)}
+    return [one for one in below(os.getpid(), processes) if one.pid not in ignored and not is_of_a_shell(one)]
 
 
-def is_shell_or_sleep(one: Process) -> bool:
-    return bool(one.arguments) and Path(one.arguments[0]).name in ("sh", "bash", "dash", "sleep", "setsid", "nohup", "timeout")
-
-
-def mentions(one: Process, words: list[str]) -> bool:
-    return any(word in argument for argument in one.arguments for word in words)
+def is_of_a_shell(one: Process) -> bool:
+    return bool(one.arguments) and Path(one.arguments[0]).name in ("sh", "bash", "dash", "setsid", "nohup")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.1) -> bool:

@@ -16,6 +16,8 @@ class Outside:
 
     daemon: list[str]
     command: list[str]
+    # The same, so that its work stays in its own tree although the daemon runs.
+    in_tree: list[str]
     leaves: bool = False
     terminal: bool = False
     # Where the daemon listens, below HOME: it is ready as soon as this exists.

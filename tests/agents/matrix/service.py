@@ -34,7 +34,9 @@ class Service:
         self.ready("the authority", lambda: (here / "api.sock").exists() and (here / "admin.sock").exists())
         made = self.run("machineid-authority", "org", "create", "--name", "agents", "--plan", "max", "--json", *admin)
         self.write_secret("admin-key", json.loads(made)["orgApiKey"])
-        self.write_secret("host-key", self.operator("key", "create", "--role", "host", "--devices", "*", "--name", "host").strip())
+        self.write_secret(
+            "host-key", self.operator("key", "create", "--role", "host", "--devices", "*", "--name", "host").strip()
+        )
         (here / "run").mkdir()
         (here / "daemon.toml").write_text(
             f"""

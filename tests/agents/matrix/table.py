@@ -4,36 +4,43 @@ from __future__ import annotations
 
 from typing import Iterable
 
-from .cell import Outcome
+from .cell import Cell, Outcome
 from .outside import OutsideOutcome
 
-ENDINGS = {"TERM": "SIGTERM", "KILL": "SIGKILL", "end": "normal end (of four)", "revoke": "revoke"}
+ENDINGS = {"TERM": "SIGTERM", "KILL": "SIGKILL", "end": "normal end (of four)", "revoke": "a revoke"}
 
 
-def column(outcome: Outcome) -> str:
-    cell = outcome.cell
-    how = ENDINGS[cell.ending]
-    if cell.containment is not None:
-        how = f"`machineid-run`, {cell.containment}: {how}"
-    return f"{how} ({cell.user})"
+def column(cell: Cell) -> str:
+    """The column of a run; the containments share one."""
+    wrapped = "" if cell.containment is None else "under `machineid-run`, "
+    return f"{wrapped}{ENDINGS[cell.ending]}, as {cell.user}"
 
 
 def entry(outcome: Outcome) -> str:
     if outcome.failure:
         return "not measured"
-    lives = f", and {', '.join(outcome.agent)}" if outcome.agent else ""
-    return f"{outcome.survivors}{lives}"
+    return f"{outcome.survivors}{''.join(f', and {name}' for name in outcome.agent)}"
+
+
+def in_each(outcomes: list[Outcome]) -> str:
+    """One entry for all containments, where they do not differ."""
+    entries = {one.cell.containment: entry(one) for one in outcomes}
+    if len(set(entries.values())) == 1:
+        return next(iter(entries.values()))
+    return "; ".join(f"{containment}: {what}" for containment, what in entries.items())
 
 
 def matrix(outcomes: Iterable[Outcome]) -> str:
     """A row for each program and a column for each way to end it."""
-    outcomes = list(outcomes)
-    columns = list(dict.fromkeys(column(one) for one in outcomes))
-    rows: dict[str, dict[str, str]] = {}
+    rows: dict[str, dict[str, list[Outcome]]] = {}
+    columns: dict[str, None] = {}
     for one in outcomes:
-        rows.setdefault(f"{one.cell.program} {one.version}", {})[column(one)] = entry(one)
-    lines = ["| of five tool commands, live on after | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {name} | " + " | ".join(row.get(column, "") for column in columns) + " |" for name, row in rows.items()]
+        columns[column(one.cell)] = None
+        rows.setdefault(f"{one.cell.program} {one.version}", {}).setdefault(column(one.cell), []).append(one)
+    lines = ["| tool commands that live on (of five) after | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in rows.items():
+        entries = (in_each(row[title]) if title in row else "" for title in columns)
+        lines.append(f"| {name} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
 
@@ -44,8 +51,9 @@ def outside(outcomes: Iterable[OutsideOutcome]) -> str:
         "contained": "nothing lived on",
         "no": "**neither refused nor told**",
     }
-    lines = ["| its daemon runs outside | under `machineid-run`, after a revoke | said |", "|---|---|---|"]
+    lines = ["| agent and its daemon | how | under `machineid-run`, after a revoke | said |", "|---|---|---|---|"]
     for one in outcomes:
         left = "not measured" if one.failure else f"{one.survivors} of {one.started} live on" if one.started else "did not start"
-        lines.append(f"| {one.program} {one.version}: {', '.join(one.daemon)} | {one.containment}: {left} | {words[one.promise]} |")
+        who = f"{one.program} {one.version}: {', '.join(one.daemon)}"
+        lines.append(f"| {who} | {one.way} | {one.containment}: {left} | {words[one.promise]} |")
     return "\n".join(lines)

@@ -57,11 +57,13 @@ def stream(reply: Reply, request: Json) -> list[Event]:
         empty = {"type": "text", "text": ""}
         delta = {"type": "text_delta", "text": reply.text}
     ending = {"stop_reason": message["stop_reason"], "stop_sequence": None}
-    return named([
-        {"type": "message_start", "message": {**message, "content": [], "stop_reason": None}},
-        {"type": "content_block_start", "index": 0, "content_block": empty},
-        {"type": "content_block_delta", "index": 0, "delta": delta},
-        {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": ending, "usage": {"output_tokens": 1}},
-        {"type": "message_stop"},
-    ])
+    return named(
+        [
+            {"type": "message_start", "message": {**message, "content": [], "stop_reason": None}},
+            {"type": "content_block_start", "index": 0, "content_block": empty},
+            {"type": "content_block_delta", "index": 0, "delta": delta},
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": ending, "usage": {"output_tokens": 1}},
+            {"type": "message_stop"},
+        ]
+    )

@@ -24,7 +24,9 @@ def read(request: Json) -> Conversation:
             case "user":
                 conversation.user_says(words(message.get("content")))
             case "assistant":
-                conversation.model_calls(len(message.get("tool_calls") or ()))
+                # smolagents repeats its model's calls as a text.
+                as_text = words(message.get("content")).startswith("Calling tools:")
+                conversation.model_calls(len(message.get("tool_calls") or ()) or int(as_text))
     form = request.get("response_format") or {}
     if form.get("type") == "json_schema":
         conversation.answer_schema = form.get("json_schema", {}).get("schema") or {}
@@ -47,7 +49,14 @@ def finish(reply: Reply) -> str:
 
 
 def envelope(request: Json, kind: str, choices: list[Json], **more: Any) -> Json:
-    return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": request.get("model", "standin"), "choices": choices, **more}
+    return {
+        "id": "chatcmpl-1",
+        "object": kind,
+        "created": 1,
+        "model": request.get("model", "standin"),
+        "choices": choices,
+        **more,
+    }
 
 
 def whole(reply: Reply, request: Json) -> Json:

@@ -97,7 +97,7 @@ def stream(reply: Reply, request: Json) -> list[Event]:
             {"type": "response.output_text.done", "text": reply.text, "logprobs": [], **part},
             {"type": "response.content_part.done", "part": done["content"][0], **part},
         ]
-    events = [
+    events: list[Json] = [
         {"type": "response.created", "response": {**response, "status": "in_progress", "output": [], "usage": None}},
         {"type": "response.output_item.added", "output_index": 0, "item": begun},
         *said,

@@ -20,7 +20,9 @@ from .conversation import Call, Conversation, Reply, Text
 from .schema import smallest
 from .shell_tool import arguments, shell_of
 
-MARKER = re.compile(r"\[\[(?:call (?P<times>\d+): (?P<command>.+?)|leave (?P<leave>\d+)|leave-behind (?P<behind>\d+))\]\]", re.DOTALL)
+MARKER = re.compile(
+    r"\[\[(?:call (?P<times>\d+): (?P<command>.+?)|leave (?P<leave>\d+)|leave-behind (?P<behind>\d+))\]\]", re.DOTALL
+)
 
 # Tools by which an agent wants to be told that the work is done; a text alone makes these agents ask again.
 FINISHING = {"final_answer": "answer", "attempt_completion": "result", "submit_and_exit": "summary", "finish": "message"}
@@ -65,9 +67,7 @@ def next_reply(conversation: Conversation) -> Reply:
     if conversation.answer_schema is not None:
         return Text(json.dumps(smallest(conversation.answer_schema)))
     asked = [
-        (marker, calls)
-        for text, calls in zip(conversation.texts, conversation.calls_since)
-        for marker in MARKER.finditer(text)
+        (marker, calls) for text, calls in zip(conversation.texts, conversation.calls_since) for marker in MARKER.finditer(text)
     ]
     shell = shell_of(conversation.tools)
     if not asked or shell is None:
