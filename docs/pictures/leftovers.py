@@ -26,25 +26,32 @@ def squares(x, y, figure, of):
     drawn = []
     for number in range(of):
         kind = "lives" if number < figure["survivors"] else "ended"
-        drawn.append(f'<rect x="{x + number * (SQUARE + 4)}" y="{y - SQUARE + 2}" width="{SQUARE}" height="{SQUARE}" rx="2" class="{kind}"/>')
+        drawn.append(
+            f'<rect x="{x + number * (SQUARE + 4)}" y="{y - SQUARE + 2}" width="{SQUARE}" height="{SQUARE}" rx="2" class="{kind}"/>'
+        )
     if figure["agent"]:
-        drawn.append(text(x + of * (SQUARE + 4) + 4, y, "+ agent", "stop"))
+        daemon = all("daemon" in name or "server" in name for name in figure["agent"])
+        drawn.append(text(x + of * (SQUARE + 4) + 4, y, "+ daemon" if daemon else "+ agent", "stop"))
     return drawn
 
 
 def main():
     with open(sys.argv[1]) as file:
         measured = json.load(file)["matrix"]
-    figures = {(one["cell"]["program"], one["cell"]["ending"], one["cell"]["containment"]): one for one in measured if not one["failure"]}
+    figures = {
+        (one["cell"]["program"], one["cell"]["ending"], one["cell"]["containment"]): one for one in measured if not one["failure"]
+    }
     versions = {one["cell"]["program"]: one["version"] for one in measured if not one["failure"]}
     names = sorted(versions)
-    height = (len(names) + 3) * LINE + 12
+    height = (len(names) + 2) * LINE + 16
     title = "What real agents leave behind: of five processes that an agent's shell tool started, those that outlive the agent"
     style = (
         "text{font:13px ui-monospace,Menlo,Consolas,monospace;fill:#d6dde6}.pane{fill:#14181f}.title{fill:#8b98a9}.stop{fill:#ffb86b}"
         ".lives{fill:#ffb86b}.ended{fill:none;stroke:#4a5563}"
     )
-    print(f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" role="img"><title>{title}</title><style>{style}</style>')
+    print(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" role="img"><title>{title}</title><style>{style}</style>'
+    )
     print(f'<rect x="0" y="0" width="{WIDTH}" height="{height}" rx="8" class="pane"/>')
     print(text(12, LINE, "the agent is ended by", "title"))
     for number, (heading, *_) in enumerate(COLUMNS):
