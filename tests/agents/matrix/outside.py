@@ -102,6 +102,10 @@ def measure_outside(
             start_new_session=True,
         )  # fmt: skip
         outcome.started = most_seen(base, agent)
+        if outcome.started < 5 and agent.poll() == 0:
+            # It handed its work to the daemon and has ended.
+            wait_until(lambda: len(processes.leftovers(base, all_processes())) == 5, START)
+            outcome.started = len(processes.leftovers(base, all_processes()))
         if outcome.started == 5:
             service.revoke(of_daemon if way is Way.UNIT else device)
             settle(base, daemon if way is Way.UNIT and daemon is not None else agent)

@@ -55,5 +55,5 @@ def outside(outcomes: Iterable[OutsideOutcome]) -> str:
     for one in outcomes:
         left = "not measured" if one.failure else f"{one.survivors} of {one.started} live on" if one.started else "did not start"
         who = f"{one.program} {one.version}: {', '.join(one.daemon)}"
-        lines.append(f"| {who} | {one.way} | {one.containment}: {left} | {words[one.promise]} |")
+        lines.append(f"| {who} | {one.way} | {one.containment}: {left} | {'' if one.failure else words[one.promise]} |")
     return "\n".join(lines)
