@@ -1,0 +1,14 @@
+//! Aider.
+
+use crate::agent::{Agent, StateDirectory};
+
+pub(super) static AGENT: Agent = Agent {
+    name: "aider",
+    programs: &["aider"],
+    packages: &["aider-chat"],
+    tried: "0.86.2",
+    source: "run against a stand-in model server: nothing of it was left after a stop, in every containment",
+    state: StateDirectory { variable: None, below_home: ".aider" },
+    daemon: None,
+    hooks: None,
+};

@@ -1,0 +1,14 @@
+//! gptme.
+
+use crate::agent::{Agent, StateDirectory};
+
+pub(super) static AGENT: Agent = Agent {
+    name: "gptme",
+    programs: &["gptme"],
+    packages: &["gptme"],
+    tried: "0.35.1",
+    source: "run against a stand-in model server: nothing of it was left after a stop, in every containment",
+    state: StateDirectory { variable: None, below_home: ".config/gptme" },
+    daemon: None,
+    hooks: None,
+};

@@ -1,0 +1,14 @@
+//! opencode.
+
+use crate::agent::{Agent, StateDirectory};
+
+pub(super) static AGENT: Agent = Agent {
+    name: "opencode",
+    programs: &["opencode"],
+    packages: &["opencode-ai"],
+    tried: "1.18.33",
+    source: "run against a stand-in model server: nothing of it was left after a stop, in every containment",
+    state: StateDirectory { variable: None, below_home: ".config/opencode" },
+    daemon: None,
+    hooks: Some("~/.config/opencode/plugin"),
+};
