@@ -134,6 +134,9 @@ pub(super) struct CheckArgs {
     /// Accept an answer up to this old, as in 2s, if the daemon's configuration allows it
     #[arg(long, value_name = "DURATION", value_parser = span::parse)]
     pub(super) max_age: Option<Duration>,
+    /// Give up after this time, as in 500ms, with exit code 75; a daemon that works answers within its own local.check_timeout
+    #[arg(long, value_name = "DURATION", value_parser = span::parse, default_value = "10s")]
+    pub(super) timeout: Duration,
     /// Print the daemon's answer as JSON
     #[arg(long)]
     pub(super) json: bool,

@@ -52,6 +52,7 @@ complete -c machineid -n "__fish_machineid_needs_command" -f -a "org" -d 'Organi
 complete -c machineid -n "__fish_machineid_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c machineid -n "__fish_machineid_using_subcommand check" -l device -d 'The device to ask about [default: the calling agent\'s own, else the host\'s]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand check" -l max-age -d 'Accept an answer up to this old, as in 2s, if the daemon\'s configuration allows it' -r
+complete -c machineid -n "__fish_machineid_using_subcommand check" -l timeout -d 'Give up after this time, as in 500ms, with exit code 75; a daemon that works answers within its own local.check_timeout' -r
 complete -c machineid -n "__fish_machineid_using_subcommand check" -l socket -d 'The daemon\'s socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, else $XDG_RUNTIME_DIR/machineid/sidecar.sock]' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand check" -l json -d 'Print the daemon\'s answer as JSON'
 complete -c machineid -n "__fish_machineid_using_subcommand check" -s q -l quiet -d 'Print nothing: the exit code says it'

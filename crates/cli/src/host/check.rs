@@ -1,7 +1,5 @@
 //! `machineid check`: asks the daemon whether this device may run now.
 
-use std::time::Duration;
-
 use machineid_protocol::code::CodeKind;
 use machineid_protocol::local::CheckAnswer;
 use machineid_protocol::{Code, Exit, span};
@@ -11,9 +9,6 @@ use crate::args::CheckArgs;
 use crate::printer::{Colour, Line, Printer};
 use crate::problem::Problem;
 use crate::{Env, words};
-
-/// The limit for a daemon that hangs; the daemon normally answers within its own `check_timeout`, a few seconds.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The meaning of an answer. Only one form allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +27,7 @@ pub(crate) async fn run(args: &CheckArgs, env: Env<'_>, printer: &mut Printer) -
     if let Some(age) = args.max_age {
         query.push(("max_age", span::format(age)));
     }
-    let answer = match socket::get(&args.socket, env, "/v1/check", &query, TIMEOUT).await {
+    let answer = match socket::get(&args.socket, env, "/v1/check", &query, args.timeout).await {
         Ok(answer) => answer,
         Err(_) if args.quiet => return Ok(Exit::Undecided),
         Err(text) => return Err(Problem::undecided(text)),
