@@ -11,6 +11,8 @@ pub enum Exit {
     Failure,
     /// The command line or the configuration is wrong; nothing was started.
     Usage,
+    /// A hook blocks the tool call that an agent asked about. Agents take this code for a block, and most others for a yes.
+    Blocked,
     /// It could not be found out whether the command may run: no daemon, no answer, `SYSTEM_UNAVAILABLE`, the lease
     /// ended.
     Undecided,
@@ -35,7 +37,7 @@ impl Exit {
         match self {
             Self::Success => 0,
             Self::Failure => 1,
-            Self::Usage => 2,
+            Self::Usage | Self::Blocked => 2,
             Self::Undecided => 75,
             Self::Denied => 77,
             Self::Wrapper => 125,
@@ -63,6 +65,7 @@ mod tests {
             (Exit::Success, 0),
             (Exit::Failure, 1),
             (Exit::Usage, 2),
+            (Exit::Blocked, 2),
             (Exit::Undecided, 75),
             (Exit::Denied, 77),
             (Exit::Wrapper, 125),

@@ -49,6 +49,7 @@ impl RunOutcome {
             Exit::Success
             | Exit::Failure
             | Exit::Usage
+            | Exit::Blocked
             | Exit::Undecided
             | Exit::Denied
             | Exit::Wrapper

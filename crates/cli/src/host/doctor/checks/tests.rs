@@ -57,6 +57,7 @@ fn healthy() -> HostFacts {
         },
         pidns: Ok(()),
         routes: Vec::new(),
+        hooks: Vec::new(),
     }
 }
 
