@@ -21,7 +21,7 @@ use crate::config;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their seed directories in `fuzz/seeds`.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("decision", decision),
     ("check_query", crate::local::fuzz_query),
     ("supervise_request", crate::local::fuzz_supervise_request),
@@ -31,6 +31,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("proc_status", machineid_tree::fuzz_status),
     ("cgroup", machineid_tree::fuzz_cgroup),
     ("leaf_message", machineid_leaf::fuzz_message),
+    ("hook_event", machineid_hook::fuzz_event),
     ("environment", machineid_tree::fuzz_environment),
     ("run_record", crate::registry::fuzz_record),
     ("span", span),

@@ -1,6 +1,7 @@
 //! The command line's arguments.
 
 mod approvals;
+mod hook;
 mod keys;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use machineid_protocol::{DeviceId, Wish, span};
 use machineid_version::VERSION;
 
 pub(super) use self::approvals::{ApprovalArgs, ApprovalsArgs, DisableArgs, EnableArgs};
+pub(super) use self::hook::{HookAnswerArgs, HookArgs, HookCommands, HookHowArgs, HookInstallArgs, HookUninstallArgs};
 pub(super) use self::keys::{KeyCommand, KeyCreateArgs, KeyListArgs, KeyRevokeArgs, KeyRotateArgs};
 use super::role::{self, Role};
 
@@ -22,6 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   machineid check && ./work        do it only while this host is allowed
   machineid status                 what runs here, and how fast a stop is
+  machineid hook install codex     ask before each tool call of an agent
   machineid doctor                 what enforcement lacks here, and the remedy
   machineid stop scraper           end an agent here, without the authority
   machineid list --revoked         the fleet's stopped devices
@@ -49,6 +52,8 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Ask this host's daemon whether a device may run now (exit 0 allowed, 77 denied, 75 could not find out)
     Check(CheckArgs),
+    /// Answer an agent's question before a tool call, in its own form; install this hook in the agent's settings
+    Hook(HookArgs),
     /// Show the daemon's state on this host: devices, agents, the authority, the stop bound
     Status(StatusArgs),
     /// Show the events on this host: decisions, starts, stops, the authority, reloads
@@ -134,6 +139,9 @@ pub(super) struct CheckArgs {
     /// Accept an answer up to this old, as in 2s, if the daemon's configuration allows it
     #[arg(long, value_name = "DURATION", value_parser = span::parse)]
     pub(super) max_age: Option<Duration>,
+    /// Give up after this time, as in 500ms, with exit code 75; a daemon that works answers within a few seconds
+    #[arg(long, value_name = "DURATION", value_parser = span::parse, default_value = "10s")]
+    pub(super) timeout: Duration,
     /// Print the daemon's answer as JSON
     #[arg(long)]
     pub(super) json: bool,

@@ -19,7 +19,7 @@ use std::ffi::OsString;
 
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::{Cli, Command, HookCommands};
 use machineid_protocol::Exit;
 use printer::Printer;
 use problem::Problem;
@@ -50,10 +50,23 @@ pub fn main() -> Exit {
         return host::drill::live(args, &env);
     }
     let mut printer = Printer::new(&env);
+    if let Command::Hook(args) = &cli.command {
+        // Started before each tool call: without a runtime it is there in a quarter of the time.
+        let outcome = match &args.command {
+            None => return host::hook::answer(&args.answer, &env),
+            Some(HookCommands::Install(args)) => host::hook::install(args, &env, &mut printer),
+            Some(HookCommands::Uninstall(args)) => host::hook::uninstall(args, &env, &mut printer),
+        };
+        return finish(outcome, printer);
+    }
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(cli.command, &env, &mut printer)),
         Err(error) => Err(Problem::failure(format!("cannot start: {error}"))),
     };
+    finish(outcome, printer)
+}
+
+fn finish(outcome: Result<Exit, Problem>, mut printer: Printer) -> Exit {
     let exit = outcome.unwrap_or_else(|problem| {
         printer.problem(&problem);
         problem.exit
@@ -71,6 +84,8 @@ async fn run(command: Command, env: Env<'_>, printer: &mut Printer) -> Result<Ex
         Command::Release(args) => host::release::run(&args, env, printer).await,
         Command::Audit { command: args::AuditCommand::Verify(args) } => host::audit::verify(&args, printer),
         Command::Drill(args) => host::drill::run(&args, env, printer).await,
+        // Handled above, as a canary is: a hook needs no runtime.
+        Command::Hook(args) => Ok(host::hook::answer(&args.answer, env)),
         // Handled above: a canary needs no runtime.
         Command::Canary(args) => Ok(host::drill::live(&args, env)),
         Command::Doctor(args) => host::doctor::run(&args, env, printer).await,

@@ -13,6 +13,8 @@ pub enum Exit {
     Usage,
     /// Nothing was done yet: the request waits for a second key.
     Waiting,
+    /// A hook blocks the tool call that an agent asked about. Agents take this code for a block, and most others for a yes.
+    Blocked,
     /// It could not be found out whether the command may run: no daemon, no answer, `SYSTEM_UNAVAILABLE`, the lease
     /// ended.
     Undecided,
@@ -37,7 +39,7 @@ impl Exit {
         match self {
             Self::Success => 0,
             Self::Failure => 1,
-            Self::Usage => 2,
+            Self::Usage | Self::Blocked => 2,
             Self::Waiting => 3,
             Self::Undecided => 75,
             Self::Denied => 77,
@@ -67,6 +69,7 @@ mod tests {
             (Exit::Failure, 1),
             (Exit::Usage, 2),
             (Exit::Waiting, 3),
+            (Exit::Blocked, 2),
             (Exit::Undecided, 75),
             (Exit::Denied, 77),
             (Exit::Wrapper, 125),

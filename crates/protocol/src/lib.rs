@@ -12,6 +12,7 @@
 //! | `exit` | the programs' exit codes |
 //! | `device_id`, `run_id`, `request_id` | names |
 //! | `device_pattern` | which device ids are meant |
+//! | `http_head` | the head of an answer on the local socket |
 //! | `host_name` | whether a `Host` header may be a foreign site's |
 //! | `key_role` | what an org key is for |
 //! | `socket_path` | where clients find the socket |
@@ -29,6 +30,7 @@ pub mod device_pattern;
 pub mod event;
 pub mod exit;
 pub mod host_name;
+pub mod http_head;
 pub mod key_role;
 pub mod local;
 pub mod printable;

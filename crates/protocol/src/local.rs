@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::code::CodeKind;
 use super::{Code, Containment, DeviceId, RequestId, RunId, Wish};
 
 /// The body of every answer to a check, whatever its status.
@@ -22,6 +23,32 @@ pub struct CheckAnswer {
     pub age_ms: Option<u64>,
     /// The reason, as text.
     pub reason: Option<String>,
+}
+
+/// The meaning of an answer to a check. Only one form of an answer allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckVerdict {
+    /// The device may execute.
+    Allowed,
+    /// It may not.
+    Denied,
+    /// The daemon could not find out, or its answer contradicts itself.
+    Undecided,
+    /// The question was malformed.
+    Malformed,
+}
+
+impl CheckAnswer {
+    /// The meaning of this answer with this HTTP status. Status and body must agree; if they do not, nothing is decided.
+    #[must_use]
+    pub fn verdict(&self, status: u16) -> CheckVerdict {
+        match (status, self.allowed, self.code.kind()) {
+            (200, true, CodeKind::Allow | CodeKind::Unknown) => CheckVerdict::Allowed,
+            (403, false, _) => CheckVerdict::Denied,
+            (400, false, _) => CheckVerdict::Malformed,
+            _ => CheckVerdict::Undecided,
+        }
+    }
 }
 
 /// The body of `POST /v1/supervise`: asks whether a process may run, and to supervise it if so.
@@ -233,6 +260,42 @@ pub enum SuperviseEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn verdict(status: u16, allowed: bool, code: Code) -> CheckVerdict {
+        let answer = CheckAnswer {
+            allowed,
+            code,
+            request_id: None,
+            device_id: None,
+            validated_at: None,
+            age_ms: None,
+            reason: None,
+        };
+        answer.verdict(status)
+    }
+
+    #[test]
+    fn only_one_form_is_a_yes() {
+        for status in [100_u16, 200, 201, 204, 302, 400, 403, 404, 500, 503] {
+            for allowed in [true, false] {
+                for code in Code::KNOWN.iter().cloned().chain([Code::from("NEW")]) {
+                    let kind = code.kind();
+                    let yes = status == 200 && allowed && matches!(kind, CodeKind::Allow | CodeKind::Unknown);
+                    let said = verdict(status, allowed, code);
+                    assert_eq!(said == CheckVerdict::Allowed, yes, "{status} {allowed} {kind:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_deny_is_told_from_no_answer() {
+        assert_eq!(verdict(403, false, Code::DeviceRevoked), CheckVerdict::Denied);
+        assert_eq!(verdict(503, false, Code::SystemUnavailable), CheckVerdict::Undecided);
+        assert_eq!(verdict(503, false, Code::CheckTimeout), CheckVerdict::Undecided);
+        assert_eq!(verdict(400, false, Code::BadRequest), CheckVerdict::Malformed);
+        assert_eq!(verdict(200, false, Code::DeviceRevoked), CheckVerdict::Undecided);
+    }
 
     #[test]
     fn events_look_as_documented() {

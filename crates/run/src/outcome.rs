@@ -53,6 +53,7 @@ impl RunOutcome {
             | Exit::Failure
             | Exit::Usage
             | Exit::Waiting
+            | Exit::Blocked
             | Exit::Undecided
             | Exit::Denied
             | Exit::Wrapper

@@ -3,6 +3,7 @@
 //! HTTP/1.0, because its answer is neither chunked nor kept alive: a head, then lines until the end. An HTTP library
 //! would be most of the wrapper.
 
+use machineid_protocol::http_head::{end_of_head, status_of};
 use machineid_protocol::local::{SuperviseEvent, SuperviseRequest};
 use machineid_protocol::{RunId, Wish};
 use serde::{Deserialize, Serialize};
@@ -168,23 +169,6 @@ impl AnswerReader {
 #[derive(Deserialize)]
 struct GuardianKind {
     event: String,
-}
-
-/// Finds where the head ends and the body begins.
-fn end_of_head(bytes: &[u8]) -> Option<(usize, usize)> {
-    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| (at, at + 4))
-}
-
-/// The status of `HTTP/1.x NNN …`; `None` when the head is malformed, or its body cannot be read line by line.
-fn status_of(head: &[u8]) -> Option<u16> {
-    let head = std::str::from_utf8(head).ok()?;
-    let mut lines = head.split("\r\n");
-    let mut words = lines.next()?.split(' ');
-    let version = words.next()?;
-    let status = words.next().filter(|status| status.len() == 3 && status.bytes().all(|b| b.is_ascii_digit()))?;
-    // A chunked answer would have its sizes between the lines.
-    let chunked = lines.any(|line| line.to_ascii_lowercase().starts_with("transfer-encoding:"));
-    (matches!(version, "HTTP/1.0" | "HTTP/1.1") && !chunked).then(|| status.parse().ok()).flatten()
 }
 
 /// Checks that an answer gives the same events however its bytes are cut into pieces, and none after its end. The first

@@ -117,6 +117,19 @@ fn a_daemon_that_hangs_is_given_up() {
 }
 
 #[test]
+fn a_check_gives_a_hung_daemon_up_as_soon_as_it_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("hung.sock");
+    let _hung = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let socket = socket.to_str().unwrap();
+    let ran = machineid(&["check", "--socket", socket, "--timeout", "50ms"]).ran();
+    assert!(ran.code == 75 && ran.err.contains("gave no answer within 50ms"), "{ran:?}");
+    let ran = machineid(&["check", "--quiet", "--socket", socket, "--timeout", "0s"]).ran();
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (75, "", ""));
+    assert_eq!(machineid(&["check", "--socket", socket, "--timeout", "1"]).ran().code, 2);
+}
+
+#[test]
 fn the_user_s_socket_is_found_in_the_runtime_directory() {
     if std::path::Path::new("/run/machineid/sidecar.sock").exists() {
         // A system daemon on this host goes first, as it should.

@@ -8,6 +8,7 @@ mod doctor;
 mod drill;
 mod fixture;
 mod fleet;
+mod hooks;
 mod host;
 mod output;
 mod stop;

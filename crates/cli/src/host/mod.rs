@@ -5,6 +5,7 @@ pub(super) mod check;
 pub(super) mod doctor;
 pub(super) mod drill;
 pub(super) mod events;
+pub(super) mod hook;
 mod interrupt;
 pub(super) mod release;
 mod socket;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use jiff::Timestamp;
+use machineid_hook::settings::Found;
+use machineid_hook::{Agent, Scope};
 use machineid_protocol::HoldsAgainst;
 use machineid_protocol::status::Status;
 use machineid_sys::ForkError;
@@ -29,6 +31,7 @@ pub(super) struct HostFacts {
     pub(super) cgroup: Cgroup,
     pub(super) pidns: Result<(), NoPidns>,
     pub(super) routes: Vec<EscapeRoute>,
+    pub(super) hooks: Vec<HookFacts>,
 }
 
 /// The user who runs the command, and whose agents the checks are about.
@@ -255,4 +258,44 @@ pub(super) enum RouteKind {
     At,
     Tmux,
     Screen,
+}
+
+/// An agent that is installed, or whose settings name our hook.
+#[derive(Clone, Debug)]
+pub(super) struct HookFacts {
+    pub(super) agent: Agent,
+    /// Its own version, where that matters and it tells.
+    pub(super) version: Option<(u32, u32, u32)>,
+    /// The settings that could name the hook and exist.
+    pub(super) places: Vec<HookPlace>,
+}
+
+/// One file of an agent's settings.
+#[derive(Clone, Debug)]
+pub(super) struct HookPlace {
+    pub(super) path: PathBuf,
+    pub(super) scope: Scope,
+    /// How the hook stands there, or why the file cannot be read.
+    pub(super) state: Result<Found, String>,
+    /// A setting with which hooks are off.
+    pub(super) off: Option<String>,
+    /// What happened when the hook was run; `None` where it is not named.
+    pub(super) trial: Option<HookTrial>,
+}
+
+/// The hook, run twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HookTrial {
+    pub(super) with_daemon: HookAnswer,
+    /// With a socket that does not exist.
+    pub(super) without: HookAnswer,
+}
+
+/// What an agent would have made of the hook's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum HookAnswer {
+    Yes,
+    No(String),
+    /// Neither: most agents would let the call through.
+    Broken(String),
 }

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `daemon` | versions, the socket, the daemon, its standing, its key |
 //! | `containment` | the containment of this user's trees, and how to improve it |
+//! | `hooks` | the hooks of agents: armed, or why not |
 //! | `host` | the kernel, `/proc`, and escape routes |
 
 mod containment;
 mod daemon;
+mod hooks;
 mod host;
 
 pub(super) use containment::{Expected, expected};
@@ -53,7 +55,7 @@ impl Check {
 
 /// All checks, in the order in which problems should be fixed.
 pub(super) fn all(facts: &HostFacts) -> Vec<Check> {
-    [daemon::checks(facts), containment::checks(facts), host::checks(facts)].concat()
+    [daemon::checks(facts), containment::checks(facts), host::checks(facts), hooks::checks(facts)].concat()
 }
 
 #[cfg(test)]

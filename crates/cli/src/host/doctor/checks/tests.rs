@@ -58,6 +58,7 @@ fn healthy() -> HostFacts {
         },
         pidns: Ok(()),
         routes: Vec::new(),
+        hooks: Vec::new(),
     }
 }
 

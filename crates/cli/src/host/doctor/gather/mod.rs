@@ -6,11 +6,13 @@
 //! | `programs` | the wrapper |
 //! | `kernel` | features and `/proc`, each tested |
 //! | `containment` | a leaf and a PID namespace, made and removed |
+//! | `hooks` | agents' hooks, found in their settings and run |
 //! | `routes` | services that would start something outside the tree |
 //! | `users` | names of users and groups |
 
 mod containment;
 mod daemon;
+mod hooks;
 mod kernel;
 mod programs;
 mod routes;
@@ -32,5 +34,19 @@ pub(super) async fn all(socket: &SocketArgs, env: Env<'_>) -> HostFacts {
     let wrapper = programs::wrapper(env).await;
     let (socket, daemon) = daemon::ask(socket, env).await;
     let sessions = users::sessions(&socket.path);
-    HostFacts { now: clock::wall_now(), user, wrapper, socket, sessions, daemon, kernel, proc, cgroup, pidns, routes }
+    let hooks = hooks::all(env).await;
+    HostFacts {
+        now: clock::wall_now(),
+        user,
+        wrapper,
+        socket,
+        sessions,
+        daemon,
+        kernel,
+        proc,
+        cgroup,
+        pidns,
+        routes,
+        hooks,
+    }
 }

@@ -1,0 +1,56 @@
+//! Gemini CLI. A no is JSON and exit code 2; `continue: false` ends the session.
+
+use serde_json::json;
+
+use super::group::{PATIENCE, entry};
+use super::{Form, Guard, Kind, Scope, no_by_exit_code, object};
+use crate::command::HookCommand;
+use crate::reply::Reply;
+use crate::settings::{Content, Edit, Format, Place, Target};
+use crate::verdict::Verdict;
+
+pub(super) const FORM: Form = Form {
+    name: "gemini-cli",
+    title: "Gemini CLI",
+    tried: Some("0.61.0"),
+    program: "gemini",
+    oldest: None,
+    guard: Guard::ExitCode,
+    kind: Kind::Files(files),
+    off: &[(&["hooksConfig", "enabled"], false)],
+    event: "BeforeTool",
+    note: |scope| match scope {
+        Scope::Project => "Gemini CLI reads a project's hooks in a trusted folder alone",
+        Scope::User | Scope::Managed => "",
+    },
+    answer,
+    is_no: |reply| no_by_exit_code(reply) && object(reply)["decision"] == "deny",
+};
+
+fn answer(verdict: &Verdict) -> Reply {
+    match verdict {
+        Verdict::Allowed => Reply::silent(),
+        Verdict::Denied(reason) => {
+            let why = reason.as_str();
+            Reply::by_both(&json!({ "decision": "deny", "reason": why, "continue": false, "stopReason": why }), reason)
+        }
+        Verdict::Undecided(reason) => Reply::by_both(&json!({ "decision": "deny", "reason": reason.as_str() }), reason),
+    }
+}
+
+fn files(scope: Scope, command: &HookCommand) -> Vec<Target> {
+    // In milliseconds.
+    let hook =
+        json!({ "type": "command", "name": "machineid", "command": command.line(), "timeout": PATIENCE * 1_000 });
+    let mut edits = vec![entry("BeforeTool", &hook)];
+    let place = match scope {
+        Scope::Project => Place::Project(".gemini/settings.json"),
+        Scope::User => Place::Home { variable: None, directory: ".gemini", file: "settings.json" },
+        Scope::Managed => {
+            // A user's settings could switch hooks off, where the managed ones do not say that they are on.
+            edits.push(Edit::Switch { path: vec!["hooksConfig", "enabled"], value: json!(true) });
+            Place::System("/etc/gemini-cli/settings.json")
+        }
+    };
+    vec![Target { place, content: Content::Edits(Format::Json, edits) }]
+}
