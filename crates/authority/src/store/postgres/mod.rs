@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `session` | a connection: how it is made, and which server it leads to |
 //! | `survey` | what the address offers, tested at the start |
+//! | `schema` | its tables |
 //! | `lanes`, `lookup` | connections for decisions, and their statement |
 //! | `health` | whether the database can be reached, as the probe finds it |
 //! | `fence` | whether commits are confirmed, with `--fence` |
@@ -25,6 +26,7 @@ mod lanes;
 mod lookup;
 mod news;
 mod replication;
+mod schema;
 mod session;
 mod survey;
 mod transaction;
@@ -34,7 +36,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use sqlx::migrate::MigrateError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Postgres as Db, Transaction};
@@ -110,14 +111,7 @@ impl Postgres {
         let connections = granted(&options, &health, (terms.connections, reserved + 1), &place).await?;
         let failed = |source: sqlx::Error| OpenError::connect(&place, source.into());
         let pool = operations(&options, &health, connections - reserved).await.map_err(failed)?;
-        let migrations = sqlx::migrate!("migrations/postgres");
-        migrations.run(&pool).await.map_err(|source| {
-            // A migration that the database has and this version does not know.
-            if let MigrateError::VersionMissing(found) = source {
-                return OpenError::Newer { found: found.to_string(), known: migrations.iter().count() };
-            }
-            OpenError::MigratePostgres { place: place.clone(), source }
-        })?;
+        schema::migrate(&pool, &place).await?;
         let stop = CancellationToken::new();
         let lanes = Lanes::start(&options, &health, &stop);
         let store = Self {

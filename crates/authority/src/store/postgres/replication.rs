@@ -4,12 +4,15 @@
 //! Every role sees the settings and how many processes receive the log. Only members of `pg_monitor` see which of those
 //! are standbys and whether the primary waits for them; for an ordinary role the check relies on the settings.
 
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row as _};
+
 use super::super::{Demand, StoreError};
 use super::{OPERATION, Postgres};
 use crate::health::{Concern, Finding, Gravity};
 
 /// The database's own data about its replication.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
     /// The setting `synchronous_standby_names`: empty when no standby is waited for.
     names: String,
@@ -24,6 +27,19 @@ struct Facts {
     hidden: i64,
     /// The number of physical replication slots, connected or not.
     slots: i64,
+}
+
+impl FromRow<'_, PgRow> for Facts {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            names: row.try_get("names")?,
+            commit: row.try_get("commit")?,
+            receivers: row.try_get("receivers")?,
+            waited_for: row.try_get("waited_for")?,
+            hidden: row.try_get("hidden")?,
+            slots: row.try_get("slots")?,
+        })
+    }
 }
 
 const FACTS: &str = "
