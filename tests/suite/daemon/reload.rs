@@ -70,8 +70,9 @@ fn a_changed_file_is_put_in_force_by_itself() {
     assert_eq!(mode(), 0o600);
     let next = || sidecar.status()["devices"][0]["next_validation_ms"].as_u64();
     until("the new interval is in force", || next().filter(|left| *left <= 300_000));
-    let first = sidecar.get("/v1/check?max_age=1m").unwrap().json()["request_id"].clone();
-    assert_eq!(sidecar.get("/v1/check?max_age=1m").unwrap().json()["request_id"], first, "a cached answer is allowed");
+    let answered = || sidecar.get("/v1/check?max_age=1m").unwrap().json()["request_id"].clone();
+    // Not at the first look: the change itself was a reason to ask, and that answer may come between two checks.
+    until("a cached answer is allowed", || (answered() == answered()).then_some(()));
     assert_eq!(problems(&sidecar), Vec::<String>::new());
     assert!(sidecar.log().contains("enforcement.interval, enforcement.lease"), "{}", sidecar.log());
 }
