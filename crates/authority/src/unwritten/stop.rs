@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use machineid_protocol::DeviceId;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::audit::Call;
 use crate::changes::Change;
@@ -14,6 +14,7 @@ use crate::store::{OrgChange, WhichKey};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct UnwrittenStop {
     pub(crate) org: OrgId,
+    #[serde(deserialize_with = "stop_of_any_version")]
     pub(crate) stop: Stop,
     /// How many devices it revokes of those that the store counts as active.
     #[serde(default)]
@@ -43,6 +44,26 @@ pub(crate) enum Stop {
     OldKey,
     /// These keys with roles are invalid.
     Keys(Vec<WhichKey>),
+}
+
+/// A stop as this version or one before it wrote it.
+fn stop_of_any_version<'de, D: Deserializer<'de>>(from: D) -> Result<Stop, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Before {
+        /// Without the number of the newest device.
+        AllActive,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Any {
+        Before(Before),
+        Now(Stop),
+    }
+    Ok(match Any::deserialize(from)? {
+        Any::Before(Before::AllActive) => Stop::AllActive { newest: None },
+        Any::Now(stop) => stop,
+    })
 }
 
 impl Stop {

@@ -216,3 +216,15 @@ fn stops_deny_what_they_name_and_nothing_else() {
     assert!(stops.covers(&Stop::Devices { ids: ids(&["b", "a"]), batch: false }));
     assert!(!stops.covers(&Stop::AllActive { newest: Some(0) }));
 }
+
+/// An upgrade while a stop waits must find that stop.
+#[test]
+fn a_stop_of_all_that_a_version_without_numbers_of_devices_kept_is_read() {
+    let stop = UnwrittenStop { stop: Stop::AllActive { newest: Some(7) }, ..devices(OrgId::random(), &[], 1) };
+    let mut json = serde_json::to_value(&stop).unwrap();
+    assert_eq!(serde_json::from_value::<UnwrittenStop>(json.clone()).unwrap().stop, stop.stop);
+    json["stop"] = "all_active".into();
+    json.as_object_mut().unwrap().remove("counted");
+    let before: UnwrittenStop = serde_json::from_value(json).unwrap();
+    assert_eq!((before.stop, before.counted), (Stop::AllActive { newest: None }, 0));
+}
