@@ -11,6 +11,7 @@ use super::{Fatal, complain, identity, sidecar};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
 use crate::config::settings::UndecidedPolicy;
 use crate::config::{self, ConfigError, Environment, Settings};
+use crate::local;
 use crate::telemetry::audit;
 
 pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment: &Environment) -> Result<Exit, Fatal> {
@@ -33,6 +34,8 @@ pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment:
         audit::file::check(path).map_err(|error| ConfigError::at(origin, "audit.file", error))?;
     }
     sidecar::audit_of(&settings)?;
+    sidecar::client_of(&settings, sidecar::ca_pem_of(&settings)?)?;
+    local::socket::check(&settings.local)?;
     let text = describe(&settings, device.as_str(), &source);
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     let worst = settings.stop_bound().worst();

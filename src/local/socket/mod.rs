@@ -96,7 +96,7 @@ pub(crate) fn bind(local: &LocalSettings) -> Result<Socket, ConfigError> {
         make_directory(directory, if directory.starts_with("/run/machineid") { 0o755 } else { 0o700 })
             .map_err(|error| wrong(format!("cannot make the directory {}: {error}", directory.display())))?;
     } else if !directory.is_dir() {
-        return Err(wrong(format!("the directory {0} does not exist; make it: mkdir -p {0}", directory.display())));
+        return Err(no_directory(local, directory));
     }
     let lock = lock(local)?;
     remove_stale(path).map_err(|error| ConfigError::at(&local.socket_origin, "local.socket", error))?;
@@ -111,6 +111,30 @@ pub(crate) fn bind(local: &LocalSettings) -> Result<Socket, ConfigError> {
         give_to_group(path, group).map_err(|error| ConfigError::at(origin, "local.group", error))?;
     }
     Ok(socket)
+}
+
+/// Whether [`bind`] would fail for a reason that shows before the start. Changes nothing, and does not look whether the socket
+/// is in use: the daemon that is running may be the one whose new configuration is checked.
+pub(crate) fn check(local: &LocalSettings) -> Result<(), ConfigError> {
+    let directory = local.socket.parent().unwrap_or(Path::new("/"));
+    // At a default place the daemon makes the directory; below /run a service manager may, at the start.
+    let made_later = local.socket_origin == Origin::Default || directory.starts_with("/run");
+    if !made_later && !directory.is_dir() {
+        return Err(no_directory(local, directory));
+    }
+    if fs::symlink_metadata(&local.socket).is_ok_and(|about| !about.file_type().is_socket()) {
+        let error = SocketError::NotASocket { path: local.socket.clone() };
+        return Err(ConfigError::at(&local.socket_origin, "local.socket", error));
+    }
+    if let Some((group, origin)) = &local.group {
+        gid_of(group).map_err(|error| ConfigError::at(origin, "local.group", error))?;
+    }
+    Ok(())
+}
+
+fn no_directory(local: &LocalSettings, directory: &Path) -> ConfigError {
+    let problem = format!("the directory {0} does not exist; make it: mkdir -p {0}", directory.display());
+    ConfigError::at(&local.socket_origin, "local.socket", problem)
 }
 
 /// Takes over a socket that a service manager has made: its file, mode and owner are the manager's, and stay.
@@ -385,9 +409,13 @@ pub(crate) fn set_access(local: &LocalSettings) -> Result<(), ConfigError> {
     }
 }
 
-fn give_to_group(path: &Path, group: &str) -> Result<(), SocketError> {
+fn gid_of(group: &str) -> Result<u32, SocketError> {
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-    let gid = group_id(group, &groups).ok_or_else(|| SocketError::NoGroup { group: group.to_owned() })?;
+    group_id(group, &groups).ok_or_else(|| SocketError::NoGroup { group: group.to_owned() })
+}
+
+fn give_to_group(path: &Path, group: &str) -> Result<(), SocketError> {
+    let gid = gid_of(group)?;
     std::os::unix::fs::chown(path, None, Some(gid)).map_err(|source| SocketError::GiveToGroup {
         path: path.to_owned(),
         group: group.to_owned(),

@@ -156,6 +156,38 @@ fn check_config_says_what_the_settings_mean_and_holds_them_against_max_stop() {
 }
 
 #[test]
+fn check_config_refuses_what_the_start_refuses_in_the_same_words() {
+    let setup = setup();
+    let path = setup.configuration();
+    let (right, socket) = (fs::read_to_string(&path).unwrap(), setup.socket());
+    let no_certificate = setup.directory.path().join("ca.pem");
+    fs::write(&no_certificate, "no certificate\n").unwrap();
+    let elsewhere =
+        right.replace(&format!("{:?}", socket), &format!("{:?}", setup.directory.path().join("none/api.sock")));
+    let in_the_place_of_the_socket = right.replace(&format!("{:?}", socket), &format!("{:?}", no_certificate));
+    for (wrong, needle) in [
+        (right.replace("[local]\n", "[local]\ngroup = \"no-such-group\"\n"), "local.group"),
+        (right.replace("[authority]\n", &format!("[authority]\nca_file = {no_certificate:?}\n")), "authority.ca_file"),
+        (elsewhere, "does not exist"),
+        (in_the_place_of_the_socket, "is not a socket"),
+    ] {
+        assert_ne!(wrong, right, "{needle}");
+        fs::write(&path, wrong).unwrap();
+        // The start logs as well; the refusal is its last line.
+        let start = |arguments: &[&str]| {
+            let mut command = Command::new(BINARY);
+            clean_environment(&mut command, setup.directory.path());
+            let output = command.arg("--config").arg(&path).args(arguments).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{needle}");
+            String::from_utf8(output.stderr).unwrap().lines().last().unwrap().to_owned()
+        };
+        let (started, checked) = (start(&[]), start(&["--check-config"]));
+        says(&checked, &[needle]);
+        assert_eq!(checked, started);
+    }
+}
+
+#[test]
 fn the_key_from_the_environment_works_and_is_warned_about() {
     let mut setup = setup();
     fs::remove_file(setup.key_file()).unwrap();
