@@ -67,6 +67,8 @@ pub(super) enum UsageError {
     Zero(&'static str),
     /// This flag's value is not a containment.
     Containment(&'static str, WishError),
+    /// A duration stands behind this flag, which takes its value with an equals sign alone.
+    NeedsEquals(&'static str, String),
     /// This flag's value is neither `stop` nor `wait`.
     Leftovers(&'static str, String),
 }
@@ -88,6 +90,9 @@ impl fmt::Display for UsageError {
                 write!(f, "--{flag}: an answer takes some time; write a duration above zero, as in 5s")
             }
             Self::Containment(flag, error) => write!(f, "--{flag}: {error}"),
+            Self::NeedsEquals(flag, value) => {
+                write!(f, "--{flag} {value}: write --{flag}={value} (or -- {value}, if that is the command)")
+            }
             Self::Leftovers(flag, value) => write!(f, "--{flag}: it is stop or wait, not {value:?}"),
         }
     }
@@ -106,6 +111,7 @@ impl error::Error for UsageError {
             | Self::NotUtf8(_)
             | Self::EmptyPath(_)
             | Self::Zero(_)
+            | Self::NeedsEquals(..)
             | Self::Leftovers(..) => None,
         }
     }
@@ -175,7 +181,13 @@ fn take(flag: &Flag, parser: &mut lexopt::Parser, options: &mut RunOptions) -> R
         }
         About::Wait => {
             options.wait = match parser.optional_value() {
-                None => Wait::Forever,
+                None => {
+                    // `--wait 5s COMMAND` would run a program named 5s.
+                    if let Some(value) = next_duration(parser) {
+                        return Err(UsageError::NeedsEquals(long, value));
+                    }
+                    Wait::Forever
+                }
                 Some(value) => Wait::For(duration(&value, long)?),
             }
         }
@@ -212,6 +224,13 @@ fn path_value(parser: &mut lexopt::Parser, flag: &'static str) -> Result<PathBuf
     if path.as_os_str().is_empty() { Err(UsageError::EmptyPath(flag)) } else { Ok(path) }
 }
 
+/// The next word, if it is a duration.
+fn next_duration(parser: &mut lexopt::Parser) -> Option<String> {
+    let rest = parser.try_raw_args()?;
+    let next = rest.peek()?.to_str()?;
+    span::parse(next).is_ok().then(|| next.to_owned())
+}
+
 fn duration_value(parser: &mut lexopt::Parser, flag: &'static str) -> Result<Duration, UsageError> {
     duration(&value(parser, flag)?, flag)
 }
@@ -235,6 +254,7 @@ mod tests {
 
     #[test]
     fn the_command_begins_behind_two_dashes_or_with_the_first_word() {
+        assert_eq!(options("--wait -- 5s").unwrap().command, ["5s"]);
         for line in ["--wait -q -- ls -l -- x", "--wait -q ls -l -- x"] {
             let options = options(line).unwrap();
             assert_eq!(options.command, ["ls", "-l", "--", "x"], "{line}");
@@ -264,6 +284,7 @@ mod tests {
         for (line, hint) in [
             ("", "no command"),
             ("--wait", "no command"),
+            ("--wait 5s -- true", "--wait=5s"),
             ("--devise x -- true", "--help"),
             ("--device -x -- true", "letter or a digit"),
             ("--stop-signal STOP -- true", "TERM"),
