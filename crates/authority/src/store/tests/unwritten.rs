@@ -128,19 +128,19 @@ async fn nothing_is_listed(store: &Store) -> Vec<std::sync::mpsc::Sender<()>> {
     let mut busy = Vec::new();
     for _ in 0..2 {
         let (release, held) = std::sync::mpsc::channel::<()>();
-        let (begin, began) = tokio::sync::oneshot::channel();
+        let (on_thread, taken) = tokio::sync::oneshot::channel();
         let sqlite = sqlite.clone();
         tokio::spawn(async move {
-            let hold = sqlite.read(move |_| {
-                begin.send(()).unwrap();
+            let reading = sqlite.read(move |_| {
+                on_thread.send(()).unwrap();
                 // Fails when the sender is dropped.
                 let _ = held.recv();
                 Ok(())
             });
-            hold.await
+            reading.await
         });
         // One thread would take both questions if they waited together.
-        began.await.unwrap();
+        taken.await.unwrap();
         busy.push(release);
     }
     busy
