@@ -163,8 +163,8 @@ fn check_config_refuses_what_the_start_refuses_in_the_same_words() {
     let no_certificate = setup.directory.path().join("ca.pem");
     fs::write(&no_certificate, "no certificate\n").unwrap();
     let elsewhere =
-        right.replace(&format!("{:?}", socket), &format!("{:?}", setup.directory.path().join("none/api.sock")));
-    let in_the_place_of_the_socket = right.replace(&format!("{:?}", socket), &format!("{:?}", no_certificate));
+        right.replace(&format!("{socket:?}"), &format!("{:?}", setup.directory.path().join("none/api.sock")));
+    let in_the_place_of_the_socket = right.replace(&format!("{socket:?}"), &format!("{no_certificate:?}"));
     for (wrong, needle) in [
         (right.replace("[local]\n", "[local]\ngroup = \"no-such-group\"\n"), "local.group"),
         (right.replace("[authority]\n", &format!("[authority]\nca_file = {no_certificate:?}\n")), "authority.ca_file"),
