@@ -37,7 +37,8 @@ def squares(x, y, figure, of):
 
 def main():
     with open(sys.argv[1]) as file:
-        measured = json.load(file)["matrix"]
+        whole = json.load(file)
+    measured = whole["matrix"]
     figures = {
         (one["cell"]["program"], one["cell"]["ending"], one["cell"]["containment"]): one for one in measured if not one["failure"]
     }
@@ -64,7 +65,7 @@ def main():
                 print("\n".join(squares(LEFT + number * STEP, y, figure, of)))
     y = (len(names) + 2) * LINE
     print(f'<rect x="12" y="{y - SQUARE + 2}" width="{SQUARE}" height="{SQUARE}" rx="2" class="lives"/>')
-    print(text(30, y, "a process of the agent's shell tool that lives on", "title"))
+    print(text(30, y, f"a process of the agent's shell tool that lives on; measured on {whole['date']}", "title"))
     print("</svg>")
 
 

@@ -92,7 +92,7 @@ def measure_outside(
             return outcome
         program_command = outside.in_tree if way is Way.IN_TREE else outside.command
         command = service.wrapped([filled(word, values) for word in program_command], device, containment)
-        if allow:
+        if service.refuses_outside and (allow or way is Way.UNIT):
             command[1:1] = ["--outside", "allow"]
         terminal = Terminal()
         # Without a terminal of its own the program writes to this one all the same; it is the easiest place to read from.
@@ -151,13 +151,12 @@ def judge(outcome: OutsideOutcome, code: int | None, text: str, pids: list[int])
     """Which part of the promise was kept."""
     # The program's own screen has no line that begins like this.
     outcome.said = [line.strip() for line in re.findall(r"machineid-run: [^\r\n]*", text)]
-    said = "\n".join(outcome.said)
-    names_it = any(re.search(rf"\b{pid}\b", said) for pid in pids)
-    if outcome.started == 0 and code == REFUSED and names_it:
+    naming = [line for line in outcome.said if any(re.search(rf"\b{pid}\b", line) for pid in pids)]
+    if outcome.started == 0 and code == REFUSED and naming:
         outcome.promise = "refused"
     elif outcome.started < 5:
         outcome.failure = outcome.failure or f"{outcome.started} of 5 processes started, exit code {code}: {text[-600:]}"
-    elif "outside" in said and names_it:
+    elif any("stopped" in line and "outside" in line for line in naming):
         outcome.promise = "told"
     elif outcome.survivors == 0:
         outcome.promise = "contained"

@@ -23,6 +23,8 @@ class Service:
         self.devices = 0
         # Where every user may read it.
         self.wrapper = Path(shutil.copy(programs / "machineid-run", scratch / "machineid-run"))
+        # An older wrapper neither refuses a start beside a daemon outside nor can be told to go on.
+        self.refuses_outside = "--outside" in self.call("machineid-run", "--help").stdout
         self.url = f"unix:{scratch}/api.sock"
         self.socket = scratch / "run/sidecar.sock"
         self.start(mixed)
