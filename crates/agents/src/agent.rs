@@ -115,7 +115,9 @@ impl Agent {
                 variables(name).is_some_and(|value| value.to_string_lossy().trim().eq_ignore_ascii_case(wanted))
             }
         };
-        self.daemon.as_ref()?.keeps.iter().copied().find(holds)
+        // These print something and end.
+        let prints = ["--help", "-h", "--version", "-V"].map(Keep::Argument);
+        self.daemon.as_ref()?.keeps.iter().copied().chain(prints).find(holds)
     }
 }
 

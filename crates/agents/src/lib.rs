@@ -25,5 +25,5 @@ pub use agent::{Agent, Daemon, Keep, Mark, MeetingPoint, StateDirectory, Variabl
 pub use command::{Started, by_command, started};
 pub use helper::{HelperKind, Seen, kind_of};
 pub use program::split_command_line;
-pub use services::{CONTAINER_SOCKETS, MeetingPath, USER_SOCKETS};
+pub use services::{CONTAINER_SOCKETS, MANAGER_SOCKETS, MeetingPath, USER_SOCKETS};
 pub use table::{TABLE, by_name};

@@ -102,7 +102,7 @@ pub enum MeetingPath {
     OfUser(&'static str),
 }
 
-/// The sockets of the system's container engines and service manager.
+/// The sockets of the system's container engines.
 pub const CONTAINER_SOCKETS: &[&str] = &[
     "/run/docker.sock",
     "/run/containerd/containerd.sock",
@@ -114,6 +114,13 @@ pub const CONTAINER_SOCKETS: &[&str] = &[
     "/var/snap/lxd/common/lxd/unix.socket",
 ];
 
+/// The sockets at which root can ask the system's service manager. For other users polkit decides.
+pub const MANAGER_SOCKETS: &[&str] = &["/run/systemd/private", "/run/dbus/system_bus_socket"];
+
 /// The directories in which services of one user listen: the user manager, its bus, rootless engines, multiplexers.
-pub const USER_SOCKETS: &[MeetingPath] =
-    &[MeetingPath::OfUser("/run/user/"), MeetingPath::OfUser("/tmp/tmux-"), MeetingPath::OfUser("/run/tmux/")];
+pub const USER_SOCKETS: &[MeetingPath] = &[
+    MeetingPath::OfUser("/run/user/"),
+    MeetingPath::OfUser("/tmp/tmux-"),
+    MeetingPath::OfUser("/run/tmux/"),
+    MeetingPath::At("/run/screen"),
+];

@@ -21,6 +21,10 @@ pub enum About {
     Containment,
     /// What happens to processes that outlive the command.
     Leftovers,
+    /// What happens when a daemon of the command runs outside.
+    Outside,
+    /// Hiding the daemons that run outside.
+    Isolate,
     /// Where the outcome is written.
     StatusFile,
     /// Printing errors only.
@@ -70,7 +74,7 @@ const fn short(short: char, flag: Flag) -> Flag {
 }
 
 /// All flags, in the order of `--help`.
-pub const FLAGS: [Flag; 13] = [
+pub const FLAGS: [Flag; 15] = [
     flag(About::Device, "device", Takes::Value("ID"), "The agent's own device; without it, the host's counts"),
     flag(About::Name, "name", Takes::Value("NAME"), "A name for people, shown by machineid status"),
     flag(
@@ -113,6 +117,19 @@ pub const FLAGS: [Flag; 13] = [
         "What happens to processes the command leaves behind: they are stopped and named, or waited for, still \
          supervised [default: stop]",
     ),
+    flag(
+        About::Outside,
+        "outside",
+        Takes::OneOf(&["refuse", "allow"]),
+        "What to do when the command is an agent (codex, cline, claude) whose daemon already runs outside: a stop would not \
+         reach what that daemon does for it [default: refuse]",
+    ),
+    flag(
+        About::Isolate,
+        "isolate",
+        Takes::Nothing,
+        "Hide agents' daemons, the user manager, tmux and container engines from the command",
+    ),
     flag(About::StatusFile, "status-file", Takes::Path, "Write the outcome to this file, as JSON"),
     short('q', flag(About::Quiet, "quiet", Takes::Nothing, "Print errors only")),
     short('h', flag(About::Help, "help", Takes::Nothing, "Print this")),
@@ -134,6 +151,7 @@ Examples:
   machineid-run -- python3 agent.py
   machineid-run --device agent-07 --name scraper -- ./scraper --all
   machineid-run --wait --containment cgroup -- python3 agent.py
+  machineid-run --isolate -- codex
 
 Exit code: the command's own, or 128+n when signal n ended it; 75 could not
 find out whether it may run (no daemon, no answer, the lease ended), 77 denied,

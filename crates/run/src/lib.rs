@@ -12,6 +12,8 @@
 //! | `outcome` | how a run ended: exit code, line, status file |
 //! | `status_file` | where `--status-file` is written, and how |
 //! | `guard` | the process between wrapper and command, which ends the tree when the wrapper cannot |
+//! | `outside` | daemons of an agent that run outside its tree, looked for before the start |
+//! | `isolation` | what `--isolate` hides from the command |
 //! | `containment` | which containment a run gets, and making its control group |
 //! | `child` | the process that waits for permission and becomes the command |
 //! | `terminal` | which process group has the terminal, and its settings |
@@ -34,8 +36,10 @@ mod core;
 mod event;
 pub mod flags;
 mod guard;
+mod isolation;
 mod options;
 mod outcome;
+mod outside;
 mod say;
 mod screen;
 mod setup;

@@ -16,6 +16,7 @@ use rustix::process::Signal;
 
 use super::event::{Leftovers, Wait};
 use super::flags::{self, About, FLAGS, Flag};
+use super::outside::Outside;
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(super) struct RunOptions {
     pub(super) wait: Wait,
     pub(super) containment: Wish,
     pub(super) leftovers: Leftovers,
+    pub(super) outside: Outside,
+    pub(super) isolate: bool,
     pub(super) status_file: Option<PathBuf>,
     pub(super) quiet: bool,
     /// The command and its arguments; never empty.
@@ -71,6 +74,8 @@ pub(super) enum UsageError {
     NeedsEquals(&'static str, String),
     /// This flag's value is neither `stop` nor `wait`.
     Leftovers(&'static str, String),
+    /// This flag's value is neither `refuse` nor `allow`.
+    Outside(&'static str, String),
 }
 
 impl fmt::Display for UsageError {
@@ -94,6 +99,7 @@ impl fmt::Display for UsageError {
                 write!(f, "--{flag} {value}: write --{flag}={value} (or -- {value}, if that is the command)")
             }
             Self::Leftovers(flag, value) => write!(f, "--{flag}: it is stop or wait, not {value:?}"),
+            Self::Outside(flag, value) => write!(f, "--{flag}: it is refuse or allow, not {value:?}"),
         }
     }
 }
@@ -112,7 +118,8 @@ impl error::Error for UsageError {
             | Self::EmptyPath(_)
             | Self::Zero(_)
             | Self::NeedsEquals(..)
-            | Self::Leftovers(..) => None,
+            | Self::Leftovers(..)
+            | Self::Outside(..) => None,
         }
     }
 }
@@ -129,6 +136,8 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         wait: Wait::No,
         containment: Wish::Auto,
         leftovers: Leftovers::Stop,
+        outside: Outside::Refuse,
+        isolate: false,
         status_file: None,
         quiet: false,
         command: Vec::new(),
@@ -203,6 +212,15 @@ fn take(flag: &Flag, parser: &mut lexopt::Parser, options: &mut RunOptions) -> R
                 _ => return Err(UsageError::Leftovers(long, text)),
             }
         }
+        About::Outside => {
+            let text = text_value(parser, long)?;
+            options.outside = match text.as_str() {
+                "refuse" => Outside::Refuse,
+                "allow" => Outside::Allow,
+                _ => return Err(UsageError::Outside(long, text)),
+            }
+        }
+        About::Isolate => options.isolate = true,
         About::StatusFile => options.status_file = Some(path_value(parser, long)?),
         About::Quiet => options.quiet = true,
         About::Help => return Ok(Some(flags::help())),
@@ -267,7 +285,7 @@ mod tests {
     fn every_flag_is_read() {
         let options = options(
             "--device agent-01 --name n --socket /s --stop-signal INT --stop-grace 2s --timeout 1s --wait=1m \
-             --containment pidns --leftovers wait --status-file f -- true",
+             --containment pidns --leftovers wait --outside allow --isolate --status-file f -- true",
         )
         .unwrap();
         assert_eq!(options.device.unwrap().as_str(), "agent-01");
@@ -275,7 +293,8 @@ mod tests {
         assert_eq!((options.stop_grace, options.timeout), (Some(Duration::from_secs(2)), Duration::from_secs(1)));
         assert_eq!(options.wait, Wait::For(Duration::from_mins(1)));
         assert_eq!(options.containment, Wish::Named(Containment::Pidns));
-        assert_eq!(options.leftovers, Leftovers::Wait);
+        assert_eq!((options.leftovers, options.outside), (Leftovers::Wait, Outside::Allow));
+        assert!(options.isolate);
         assert_eq!(options.status_file, Some(PathBuf::from("f")));
     }
 
@@ -291,6 +310,7 @@ mod tests {
             ("--stop-grace 10 -- true", "lacks a unit"),
             ("--timeout 0s -- true", "above zero"),
             ("--leftovers keep -- true", "stop or wait"),
+            ("--outside stop -- true", "refuse or allow"),
             ("--containment docker -- true", "auto, cgroup, pidns or subreaper"),
             ("--device", "needs a value"),
         ] {

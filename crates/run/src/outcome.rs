@@ -27,6 +27,8 @@ pub(super) enum EndCause {
     NotStarted,
     /// The command was not found or cannot be executed.
     CannotExecute,
+    /// A daemon of the agent runs outside its tree.
+    HelperOutside,
     /// The wrapper itself failed, or asked a question that the daemon refuses.
     WrapperFailed,
 }
@@ -79,7 +81,11 @@ impl RunOutcome {
     pub(super) const fn was_stopped(&self) -> bool {
         match self.cause {
             EndCause::Denied | EndCause::LeaseExpired | EndCause::CouldNotAsk | EndCause::WrapperFailed => self.started,
-            EndCause::Exited | EndCause::Signalled | EndCause::NotStarted | EndCause::CannotExecute => false,
+            EndCause::Exited
+            | EndCause::Signalled
+            | EndCause::NotStarted
+            | EndCause::CannotExecute
+            | EndCause::HelperOutside => false,
         }
     }
 
@@ -119,6 +125,7 @@ impl RunOutcome {
             (EndCause::Denied | EndCause::LeaseExpired | EndCause::CouldNotAsk, true) => "stopped",
             (EndCause::NotStarted, _) => "interrupted, nothing was started",
             (EndCause::CannotExecute, _) => "cannot execute the command",
+            (EndCause::HelperOutside, _) => "refused, nothing was started",
             (EndCause::WrapperFailed, false) => "failed, nothing was started",
             (EndCause::WrapperFailed, true) => "failed",
         };

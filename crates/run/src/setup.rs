@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::{error, fmt, io};
 
+use machineid_agents::Started;
 use machineid_protocol::local::SuperviseRequest;
 use machineid_protocol::{Containment, RunId, socket_path, span};
 use machineid_sys::{self as sys, ProcError, ScrubError};
@@ -11,8 +12,10 @@ use nix::sys::prctl;
 use rustix::io::Errno;
 
 use super::event::{Leftovers, RunSettings};
+use super::isolation::{Isolation, IsolationError};
 use super::options::RunOptions;
-use super::status_file;
+use super::outside::Outside;
+use super::{isolation, outside, status_file};
 
 /// The longest command line that is sent to the daemon for display, in bytes: the daemon takes requests of 64 KiB.
 const COMMAND_FOR_PEOPLE: usize = 4096;
@@ -26,6 +29,11 @@ pub(super) struct Run {
     pub(super) question: SuperviseRequest,
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) command: Vec<OsString>,
+    /// The agent that the command starts, if it is one of the table.
+    pub(super) agent: Option<Started>,
+    pub(super) outside: Outside,
+    /// What is hidden from the command.
+    pub(super) isolation: Option<Isolation>,
     pub(super) status_file: Option<PathBuf>,
     pub(super) quiet: bool,
 }
@@ -46,6 +54,8 @@ pub(super) enum SetupError {
     StatusFile(PathBuf, io::Error),
     /// The org key could not be removed from the process's environment.
     Scrub(ScrubError),
+    /// What `--isolate` hides could not be prepared.
+    Isolation(IsolationError),
     /// Other processes could read this one's memory.
     Dumpable(Errno),
     /// Orphans of the tree would not come to this process.
@@ -60,6 +70,7 @@ impl fmt::Display for SetupError {
             Self::Proc(error) => write!(f, "{error}"),
             Self::StatusFile(path, error) => write!(f, "--status-file {}: {error}", path.display()),
             Self::Scrub(error) => write!(f, "{error}"),
+            Self::Isolation(error) => write!(f, "{error}"),
             Self::Dumpable(errno) => write!(f, "cannot keep other processes out of its memory: {errno}"),
             Self::Subreaper(errno) => write!(f, "cannot become the parent of orphans: {errno}"),
             Self::Random(errno) => write!(f, "cannot get random numbers: {errno}"),
@@ -73,6 +84,7 @@ impl error::Error for SetupError {
             Self::Proc(error) => Some(error),
             Self::StatusFile(_, error) => Some(error),
             Self::Scrub(error) => Some(error),
+            Self::Isolation(error) => Some(error),
             Self::Dumpable(errno) | Self::Subreaper(errno) | Self::Random(errno) => Some(errno),
         }
     }
@@ -88,11 +100,21 @@ pub(super) fn prepare(options: RunOptions) -> Result<Run, SetupError> {
     sys::scrub_environment(OsStr::new("MACHINEID_ORG_KEY")).map_err(SetupError::Scrub)?;
     prctl::set_dumpable(false).map_err(|errno| SetupError::Dumpable(sys::from_nix(errno)))?;
     prctl::set_child_subreaper(true).map_err(|errno| SetupError::Subreaper(sys::from_nix(errno)))?;
-    let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let mut environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let variable = |wanted: &str| environment.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
     // Without a working directory a relative path stays relative, and is reported as not found.
     let directory = std::env::current_dir().unwrap_or_default();
     let socket = socket_path::find(options.socket.as_deref(), variable, Path::exists, &directory);
+    let agent = outside::agent_of(&options.command, &variable, &directory);
+    let isolation = if options.isolate {
+        let made = Isolation::prepare(agent.as_ref().map(|started| started.agent), &variable, &socket);
+        Some(made.map_err(SetupError::Isolation)?)
+    } else {
+        None
+    };
+    if isolation.is_some() {
+        isolation::adjust(&mut environment);
+    }
     let run_id = RunId::random().map_err(SetupError::Random)?;
     let question = SuperviseRequest {
         pid: 0,
@@ -130,6 +152,9 @@ pub(super) fn prepare(options: RunOptions) -> Result<Run, SetupError> {
         question,
         environment,
         command: options.command,
+        agent,
+        outside: options.outside,
+        isolation,
         status_file: options.status_file,
         quiet: options.quiet,
     })

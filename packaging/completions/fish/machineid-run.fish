@@ -11,7 +11,10 @@ pidns\t''
 subreaper\t''"
 complete -c machineid-run -l leftovers -d 'What happens to processes the command leaves behind: they are stopped and named, or waited for, still supervised [default: stop]' -r -f -a "stop\t''
 wait\t''"
+complete -c machineid-run -l outside -d 'What to do when the command is an agent (codex, cline, claude) whose daemon already runs outside: a stop would not reach what that daemon does for it [default: refuse]' -r -f -a "refuse\t''
+allow\t''"
 complete -c machineid-run -l status-file -d 'Write the outcome to this file, as JSON' -r -F
+complete -c machineid-run -l isolate -d 'Hide agents\' daemons, the user manager, tmux and container engines from the command'
 complete -c machineid-run -s q -l quiet -d 'Print errors only'
 complete -c machineid-run -s h -l help -d 'Print this'
 complete -c machineid-run -s V -l version -d 'Print the version'

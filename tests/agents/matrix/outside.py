@@ -91,8 +91,10 @@ def measure_outside(
             outcome.failure = f"its daemon does not run: {(place.folder / 'daemon.log').read_text(errors='replace')[-600:]}"
             return outcome
         program_command = outside.in_tree if way is Way.IN_TREE else outside.command
-        command = service.wrapped([filled(word, values) for word in program_command], device, containment)
-        if service.refuses_outside and (allow or way is Way.UNIT):
+        # A daemon under another device than the program's counts as outside.
+        own = of_daemon if way is Way.UNIT else device
+        command = service.wrapped([filled(word, values) for word in program_command], own, containment)
+        if allow:
             command[1:1] = ["--outside", "allow"]
         terminal = Terminal()
         # Without a terminal of its own the program writes to this one all the same; it is the easiest place to read from.
@@ -107,7 +109,7 @@ def measure_outside(
             wait_until(lambda: len(processes.leftovers(base, all_processes())) == 5, START)
             outcome.started = len(processes.leftovers(base, all_processes()))
         if outcome.started == 5:
-            service.revoke(of_daemon if way is Way.UNIT else device)
+            service.revoke(own)
             settle(base, daemon if way is Way.UNIT and daemon is not None else agent)
         elif agent.poll() is None:
             outcome.failure = f"{outcome.started} of 5 processes started"

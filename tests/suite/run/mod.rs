@@ -4,4 +4,5 @@ mod asking;
 mod containment;
 mod ending;
 mod guardian;
+mod outside;
 mod supervising;

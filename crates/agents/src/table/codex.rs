@@ -15,11 +15,13 @@ pub(super) static AGENT: Agent = Agent {
         // Without --listen it serves its parent alone, on its standard streams, as an editor starts it.
         marks: &[Mark::Listens { word: "app-server", option: "--listen", except: &["stdio://", "off"] }],
         meeting_points: &[
-            // A link to a socket in the second one.
+            // A link to a socket in the last one.
             MeetingPoint::State("app-server-control"),
+            // Its record: a client that finds a living process in it waits for that one's socket, and gives up.
+            MeetingPoint::State("app-server-daemon"),
             MeetingPoint::OfUser("/tmp/codex-daemon-"),
         ],
-        lock: Some("app-server-control/app-server-startup.lock"),
+        lock: Some("app-server-daemon/daemon.lock"),
         // `codex exec` runs its tools itself, with the app server alive.
         keeps: &[Keep::Argument("--no-daemon"), Keep::Subcommand("exec"), Keep::Subcommand("app-server")],
         in_tree: "codex --no-daemon",

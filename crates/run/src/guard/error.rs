@@ -6,7 +6,7 @@ use machineid_sys::ForkError;
 use rustix::io::Errno;
 
 use super::message::GuardianStep;
-use super::namespace;
+use super::{isolation, namespace};
 
 /// Why there is no guardian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,11 @@ impl fmt::Display for LeaderError {
             Self::Failed(step @ (GuardianStep::MapUser | GuardianStep::MountProc | GuardianStep::Tie), errno) => {
                 f.write_str(&namespace::explain(*step, *errno))
             }
+            Self::Failed(
+                step
+                @ (GuardianStep::Isolate | GuardianStep::IsolateUser | GuardianStep::Cover | GuardianStep::Restore),
+                errno,
+            ) => f.write_str(&isolation::explain(*step, *errno)),
         }
     }
 }

@@ -70,12 +70,30 @@ pub(crate) enum GuardianStep {
     Tie,
     /// Forking the process that becomes the command.
     Fork,
+    /// Making namespaces of the leader's own, for `--isolate`.
+    Isolate,
+    /// Mapping the leader's user into its user namespace.
+    IsolateUser,
+    /// Covering a place of `--isolate`.
+    Cover,
+    /// Showing again what the command needs of a covered place.
+    Restore,
     /// Anything the guardian needs for its own work: descriptors, memory, `/proc`.
     Prepare,
 }
 
 impl GuardianStep {
-    const ALL: [Self; 5] = [Self::MapUser, Self::MountProc, Self::Tie, Self::Fork, Self::Prepare];
+    const ALL: [Self; 9] = [
+        Self::MapUser,
+        Self::MountProc,
+        Self::Tie,
+        Self::Fork,
+        Self::Isolate,
+        Self::IsolateUser,
+        Self::Cover,
+        Self::Restore,
+        Self::Prepare,
+    ];
 }
 
 /// The fields of any message; fields that a kind does not use are zero.

@@ -22,12 +22,14 @@
 //! | `core` | pure: what the guardian decides |
 //! | `serve` | the guardian's process |
 //! | `namespace` | making a namespace, and preparing it for the agent |
+//! | `isolation` | the leader's own mount namespace, for `--isolate` |
 //! | `handle` | the wrapper's side |
 //! | `error` | why there is no guardian, or no leader |
 
 mod core;
 mod error;
 mod handle;
+mod isolation;
 mod message;
 mod namespace;
 mod serve;

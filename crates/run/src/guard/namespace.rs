@@ -114,9 +114,16 @@ pub(super) fn explain(step: GuardianStep, errno: Errno) -> String {
             ("no /proc can be mounted in it", "let this user mount in a user namespace (AppArmor, SELinux)")
         }
         (GuardianStep::MountProc, _) => ("no /proc can be mounted in it", "see that /proc is a directory"),
-        (GuardianStep::Tie | GuardianStep::Fork | GuardianStep::Prepare, _) => {
-            ("it cannot be tied to the wrapper", "try again")
-        }
+        (
+            GuardianStep::Tie
+            | GuardianStep::Fork
+            | GuardianStep::Isolate
+            | GuardianStep::IsolateUser
+            | GuardianStep::Cover
+            | GuardianStep::Restore
+            | GuardianStep::Prepare,
+            _,
+        ) => ("it cannot be tied to the wrapper", "try again"),
     };
     unavailable(what, errno, remedy)
 }

@@ -28,7 +28,7 @@ use super::super::{Run, wire};
 use super::core::{DaemonAnswer, GuardianAction, GuardianCore, GuardianEvent};
 use super::handle::GuardianStart;
 use super::message::{GuardianOrder, GuardianReport, GuardianStep, SIZE, StopTerms};
-use super::{GuardianKind, namespace};
+use super::{GuardianKind, isolation, namespace};
 
 /// How many children are reaped before everything else is looked at again, which takes a tenth of a second. Not fewer:
 /// each look at `/proc` takes longer the more zombies there are, and an agent in a fork storm makes thousands in that
@@ -96,6 +96,13 @@ pub(super) fn guard(start: &GuardianStart<'_>, inheritance: Inheritance) -> ! {
     let leader = match forked {
         Ok(Fork::Child) => {
             let announce = || {
+                // Before any process learns the leader's number: the daemon is asked about a leader that is isolated.
+                if let Some(isolation) = &run.isolation
+                    && let Err((step, errno)) = isolation::enter(isolation)
+                {
+                    let _ = send(&control, GuardianReport::Cannot(step, errno.raw_os_error()));
+                    sys::exit_now(Exit::Wrapper.code());
+                }
                 if let Some(leaf) = leaf.filter(|_| !in_leaf) {
                     in_leaf = leaf.enter(TreePid::own()).is_ok();
                 }

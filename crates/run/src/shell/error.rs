@@ -6,6 +6,8 @@ use rustix::io::Errno;
 
 use super::super::containment::ContainmentError;
 use super::super::guard::LeaderError;
+use super::super::outcome::EndCause;
+use super::super::outside::OutsideDaemon;
 
 /// Why a run could not be started. The command was not executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,20 @@ pub(super) enum RunStartError {
     Timer(Errno),
     /// The guardian has made no leader.
     Leader(LeaderError),
+    /// This daemon of the agent runs outside.
+    Outside(OutsideDaemon),
+}
+
+impl RunStartError {
+    /// Why the run ended, for the status file.
+    pub(super) const fn cause(self) -> EndCause {
+        match self {
+            Self::Outside(_) => EndCause::HelperOutside,
+            Self::Children(_) | Self::Signals(_) | Self::Containment(_) | Self::Timer(_) | Self::Leader(_) => {
+                EndCause::WrapperFailed
+            }
+        }
+    }
 }
 
 impl fmt::Display for RunStartError {
@@ -30,6 +46,7 @@ impl fmt::Display for RunStartError {
             Self::Containment(error) => write!(f, "{error}"),
             Self::Timer(errno) => write!(f, "cannot make a timer: {errno}"),
             Self::Leader(error) => write!(f, "{error}"),
+            Self::Outside(daemon) => f.write_str(&daemon.refusal()),
         }
     }
 }
@@ -40,6 +57,7 @@ impl error::Error for RunStartError {
             Self::Children(errno) | Self::Signals(errno) | Self::Timer(errno) => Some(errno),
             Self::Containment(error) => Some(error),
             Self::Leader(error) => Some(error),
+            Self::Outside(_) => None,
         }
     }
 }

@@ -24,6 +24,7 @@ use super::core::WrapperCore;
 use super::event::{ConnectionLost, RunSettings, WrapperAction, WrapperEvent};
 use super::guard::{GuardianHandle, LeaderStart, explain_numbers};
 use super::outcome::{self, EndCause, RunOutcome};
+use super::outside::{self, Outside};
 use super::say::say;
 use super::stopping::{LookResult, Stopping};
 use super::terminal::Terminal;
@@ -35,7 +36,7 @@ pub(super) fn run(run: &Run) -> Exit {
     match Shell::start(run) {
         Ok(shell) => shell.serve(),
         Err(error) => {
-            let outcome = RunOutcome::before_start(Exit::Wrapper, EndCause::WrapperFailed, error.to_string());
+            let outcome = RunOutcome::before_start(Exit::Wrapper, error.cause(), error.to_string());
             report(run, &outcome, None, None, None);
             outcome.exit
         }
@@ -95,6 +96,13 @@ struct Shell<'a> {
 
 impl<'a> Shell<'a> {
     fn start(run: &'a Run) -> Result<Self, RunStartError> {
+        if let Some(daemon) = outside::find(run) {
+            match run.outside {
+                Outside::Refuse => return Err(RunStartError::Outside(daemon)),
+                Outside::Allow if run.quiet => {}
+                Outside::Allow => say(&format!("machineid-run: {}", daemon.warning())),
+            }
+        }
         Inherited::expect_children().map_err(RunStartError::Children)?;
         let signals = SignalFd::open().map_err(RunStartError::Signals)?;
         let MadeContainment { mut guardian, pipes, mut leaf, no_leaf } =

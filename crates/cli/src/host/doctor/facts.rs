@@ -252,12 +252,18 @@ pub(super) enum RouteKind {
     SystemManager,
     /// The system bus, on which polkit decides what systemd does for which user.
     SystemBus,
+    /// Daemons of an agent with this name, which run tools for its later starts.
+    AgentDaemon(&'static str),
     /// The user's own systemd.
     UserManager,
     Cron,
     At,
     Tmux,
     Screen,
+    /// Another terminal multiplexer.
+    Multiplexer,
+    /// An ssh server that takes this user's keys.
+    Ssh,
 }
 
 /// An agent that is installed, or whose settings name our hook.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use machineid_agents::by_name;
+
 use machineid_sys::ForkError;
 use rustix::io::Errno;
 
@@ -103,11 +105,29 @@ fn routes(facts: &HostFacts) -> Vec<Check> {
                 RouteKind::Screen => {
                     opens("a screen server of this user runs", "run agents as another user than your own")
                 }
+                RouteKind::Multiplexer => {
+                    opens("a terminal multiplexer of this user runs", "run agents as another user than your own")
+                }
+                RouteKind::Ssh => opens(
+                    "an ssh server takes this user's keys",
+                    "keep private keys that open this host, and an ssh agent that holds them, away from agents",
+                ),
+                RouteKind::AgentDaemon(name) => {
+                    let daemon = by_name(name).and_then(|agent| agent.daemon.as_ref());
+                    let (title, stop) = daemon.map_or((name, ""), |daemon| (daemon.title, daemon.stop));
+                    let remedy = format!(
+                        "end it ({stop}), or start {name} with machineid-run --isolate, or put the daemon under supervision"
+                    );
+                    opens(&format!("{title} runs outside every tree"), &remedy)
+                }
             }
         })
         .collect();
     if checks.is_empty() {
-        checks.push(Check::ok(what, "no container engine, systemd, cron, at, tmux or screen that this user could ask"));
+        checks.push(Check::ok(
+            what,
+            "no agent's daemon, container engine, systemd, cron, at, tmux, screen or ssh that this user could ask",
+        ));
     }
     checks
 }

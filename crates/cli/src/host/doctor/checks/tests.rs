@@ -435,6 +435,27 @@ const HOST: &[Case] = &[
         &["/tmp/tmux-1000/default", "another user"],
     ),
     (
+        "a daemon of an agent",
+        |f| f.routes = route(RouteKind::AgentDaemon("codex"), "pid 4711, user ann"),
+        "escape route",
+        Level::Warn,
+        &["codex app-server", "pid 4711, user ann", "codex app-server daemon stop", "--isolate"],
+    ),
+    (
+        "an ssh server",
+        |f| f.routes = route(RouteKind::Ssh, "pid 12, user root"),
+        "escape route",
+        Level::Warn,
+        &["ssh", "pid 12", "keys"],
+    ),
+    (
+        "another multiplexer",
+        |f| f.routes = route(RouteKind::Multiplexer, "zellij: pid 13, user ann"),
+        "escape route",
+        Level::Warn,
+        &["zellij: pid 13", "another user"],
+    ),
+    (
         "a user's systemd",
         |f| f.routes = route(RouteKind::UserManager, "/run/user/1000/bus"),
         "escape route",

@@ -6,12 +6,14 @@
 //! | `programs` | the wrapper |
 //! | `kernel` | features and `/proc`, each tested |
 //! | `containment` | a leaf and a PID namespace, made and removed |
+//! | `helpers` | the processes behind those services, and daemons of agents |
 //! | `hooks` | agents' hooks, found in their settings and run |
 //! | `routes` | services that would start something outside the tree |
 //! | `users` | names of users and groups |
 
 mod containment;
 mod daemon;
+mod helpers;
 mod hooks;
 mod kernel;
 mod programs;

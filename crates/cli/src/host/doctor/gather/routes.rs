@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::super::facts::{CurrentUser, EscapeRoute, RouteKind};
+use super::helpers;
 use crate::Env;
 
 /// The sockets of container engines; the names below the runtime directory belong to rootless engines.
@@ -73,6 +74,7 @@ pub(super) fn all(user: &CurrentUser, env: Env<'_>) -> Vec<EscapeRoute> {
     if runs(&["atd"]) && may_use("at", user) {
         add(RouteKind::At, Path::new("at"));
     }
+    helpers::add(&mut found, user, env);
     found.into_iter().collect()
 }
 
