@@ -133,36 +133,52 @@ impl Reach {
     }
 
     /// Continues the supervisors that are stopped (Ctrl-Z is enough) although their tree is gone: they can then report the
-    /// end, as a wrapper does with its exit code, its line and its status file. Returns whether there was any.
-    pub(crate) fn continue_stopped_supervisors(&self, run_id: RunId) -> bool {
-        let mut any = false;
-        for (supervisor, role) in self.stopped_supervisors() {
-            any = true;
+    /// end, as a wrapper does with its exit code, its line and its status file. Returns them.
+    pub(crate) fn continue_stopped_supervisors(&self, run_id: RunId) -> Vec<Supervisor> {
+        let mut continued = Vec::new();
+        for (role, supervisor) in self.supervisors() {
+            if supervisor.has_ended() || !supervisor.is_stopped() {
+                continue;
+            }
+            continued.push(role);
             let pid = supervisor.identity.pid.as_raw();
             match supervisor.send(Signal::CONT) {
-                Ok(()) => info!(%run_id, pid, role, "continued a supervisor of the agent that was stopped (SIGSTOP)"),
-                Err(errno) => warn!(%run_id, pid, role, %errno, "cannot continue a supervisor of the agent (SIGCONT)"),
+                Ok(()) => {
+                    info!(%run_id, pid, ?role, "continued a supervisor of the agent that was stopped (SIGSTOP)");
+                }
+                Err(errno) => warn!(%run_id, pid, ?role, %errno, "cannot continue a supervisor of the agent (SIGCONT)"),
             }
         }
-        any
+        continued
     }
 
-    /// Ends the supervisors that are stopped still: they cannot end by themselves, and their parents would wait for ever.
-    pub(crate) fn kill_stopped_supervisors(&self, run_id: RunId) {
-        for (supervisor, role) in self.stopped_supervisors() {
+    /// Ends those of these supervisors that have not ended by themselves: their parents would wait for ever.
+    pub(crate) fn kill_supervisors(&self, run_id: RunId, late: &[Supervisor]) {
+        let is_late = |(role, supervisor): &(Supervisor, &Pinned)| late.contains(role) && !supervisor.has_ended();
+        for (role, supervisor) in self.supervisors().filter(is_late) {
             let pid = supervisor.identity.pid.as_raw();
             match supervisor.kill() {
-                Ok(()) => warn!(%run_id, pid, role, "ended a supervisor of the agent that did not continue (SIGSTOP)"),
+                Ok(()) => {
+                    warn!(%run_id, pid, ?role, "ended a supervisor of the agent that was stopped and did not end when continued");
+                }
                 Err(errno) => {
-                    error!(%run_id, pid, role, %errno, "cannot end a supervisor of the agent that is stopped (SIGSTOP)");
+                    error!(%run_id, pid, ?role, %errno, "cannot end a supervisor of the agent that was stopped (SIGSTOP)");
                 }
             }
         }
     }
 
-    fn stopped_supervisors(&self) -> impl Iterator<Item = (&Pinned, &'static str)> {
-        let guardian = self.guardian.as_ref().map(|guardian| (&guardian.pinned, "guardian"));
-        let supervisors = guardian.into_iter().chain([(&self.wrapper, "wrapper")]);
-        supervisors.filter(|(supervisor, _)| !supervisor.has_ended() && supervisor.is_stopped())
+    fn supervisors(&self) -> impl Iterator<Item = (Supervisor, &Pinned)> {
+        let guardian = self.guardian.as_ref().map(|guardian| (Supervisor::Guardian, &guardian.pinned));
+        guardian.into_iter().chain([(Supervisor::Wrapper, &self.wrapper)])
     }
+}
+
+/// A process of a run that supervises its tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Supervisor {
+    /// The process between wrapper and leader.
+    Guardian,
+    /// The process that asked for the run.
+    Wrapper,
 }

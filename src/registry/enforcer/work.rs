@@ -21,6 +21,7 @@ use super::{EnforcerOrder, Inbox, Reason, SignalBy, TreeToEnd};
 use crate::config::Live;
 use crate::config::settings::UndecidedPolicy;
 use crate::registry::ledger::Ledger;
+use crate::registry::reach::Supervisor;
 use crate::registry::roster::Roster;
 use crate::registry::run::{Run, StopNotice};
 use crate::registry::run_registry::wrapper_gone;
@@ -50,8 +51,8 @@ pub(super) struct Worker {
     live: Live,
     suspends: Suspends,
     under_way: Vec<UnderWay>,
-    /// Runs whose stopped supervisors were continued, each with the time at which those that are stopped still are killed.
-    reporting: Vec<(BootTime, Arc<Run>)>,
+    /// Runs whose stopped supervisors were continued, each with the time at which those that have not ended are killed.
+    reporting: Vec<(BootTime, Arc<Run>, Vec<Supervisor>)>,
     /// Removes the leaves of runs that have ended.
     tidy: Tidy,
     /// Reports which trees have ended.
@@ -122,9 +123,9 @@ impl Worker {
         to_end.extend(self.expired(now));
         to_end.extend(self.bereaved(now));
         self.enforce(now, to_end);
-        for (_, run) in self.reporting.extract_if(.., |(until, _)| *until <= now) {
+        for (_, run, continued) in self.reporting.extract_if(.., |(until, ..)| *until <= now) {
             if let Some(reach) = &run.opened.reach {
-                reach.kill_stopped_supervisors(run.id());
+                reach.kill_supervisors(run.id(), &continued);
             }
         }
         for turn in pulses {
@@ -149,7 +150,7 @@ impl Worker {
 
     /// Waits until there is something to do.
     fn wait(&self) {
-        let reports = self.reporting.iter().map(|(until, _)| *until);
+        let reports = self.reporting.iter().map(|(until, ..)| *until);
         let looks = self.under_way.iter().map(UnderWay::due_at).chain(reports);
         // A lease that is extended during the wait causes one needless wake-up per lease.
         let runs = self.roster.all();
@@ -362,8 +363,9 @@ impl Worker {
             }
             if let Some(reach) = &run.opened.reach {
                 // Not earlier: a wrapper that is continued would continue its agent.
-                if reach.continue_stopped_supervisors(run.id()) {
-                    self.reporting.push((now + REPORT, Arc::clone(run)));
+                let continued = reach.continue_stopped_supervisors(run.id());
+                if !continued.is_empty() {
+                    self.reporting.push((now + REPORT, Arc::clone(run), continued));
                 }
             }
             if run.note_tree_end() {
