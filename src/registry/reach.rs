@@ -79,7 +79,8 @@ pub(crate) struct PinnedGuardian {
 #[derive(Debug)]
 pub(crate) struct Reach {
     pub(crate) leader: Pinned,
-    pub(crate) wrapper: Pinned,
+    /// `None` for a process that was adopted while it ran.
+    pub(crate) wrapper: Option<Pinned>,
     pub(crate) guardian: Option<PinnedGuardian>,
     /// The tree without its leaf and cookie.
     tree: Tree,
@@ -102,12 +103,27 @@ impl Reach {
             Some(guardian) => tree.guarded_by(guardian.role),
             None => tree,
         };
-        Self { leader, wrapper, guardian, tree, alone }
+        Self { leader, wrapper: Some(wrapper), guardian, tree, alone }
+    }
+
+    /// The processes of a tree that was adopted while it ran: no process supervises it but the daemon. `tree` knows the
+    /// members that looks have found.
+    pub(crate) fn adopted(leader: Pinned, tree: Tree) -> Self {
+        Self { leader, wrapper: None, guardian: None, tree, alone: true }
+    }
+
+    /// Whether the tree was adopted while it ran.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.wrapper.is_none()
     }
 
     /// The tree to end. `shares_wrapper`: other runs have the same wrapper. Without a guardian to tell the wrapper's children
     /// apart, the tree then consists of the leader's descendants.
     pub(crate) fn tree(&self, run: RunId, shares_wrapper: bool) -> Tree {
+        if self.is_adopted() {
+            // The run id is in no environment: the processes are older than the run.
+            return self.tree.clone();
+        }
         let tree = match &self.guardian {
             None if shares_wrapper => Tree::alone(self.leader.identity, None),
             None | Some(_) => self.tree.clone(),
@@ -170,7 +186,7 @@ impl Reach {
 
     fn supervisors(&self) -> impl Iterator<Item = (Supervisor, &Pinned)> {
         let guardian = self.guardian.as_ref().map(|guardian| (Supervisor::Guardian, &guardian.pinned));
-        guardian.into_iter().chain([(Supervisor::Wrapper, &self.wrapper)])
+        guardian.into_iter().chain(self.wrapper.as_ref().map(|wrapper| (Supervisor::Wrapper, wrapper)))
     }
 }
 

@@ -21,10 +21,10 @@ use super::{EnforcerOrder, Inbox, Reason, SignalBy, TreeToEnd};
 use crate::config::Live;
 use crate::config::settings::UndecidedPolicy;
 use crate::registry::ledger::Ledger;
-use crate::registry::reach::Supervisor;
+use crate::registry::reach::{Pinned, Supervisor};
 use crate::registry::roster::Roster;
 use crate::registry::run::{Run, StopNotice};
-use crate::registry::run_registry::wrapper_gone;
+use crate::registry::run_registry::{leader_gone, wrapper_gone};
 
 /// The thread's niceness. It has little to do, and that must not wait.
 const NICENESS: i32 = -15;
@@ -155,9 +155,8 @@ impl Worker {
         // A lease that is extended during the wait causes one needless wake-up per lease.
         let runs = self.roster.all();
         let point = looks.chain(runs.iter().filter_map(|run| run.deadline())).min();
-        let awaited: Vec<_> = runs.iter().filter(|run| run.awaits_wrapper()).cloned().collect();
-        let wrappers = awaited.iter().filter_map(|run| run.opened.reach.as_ref()?.wrapper.process());
-        let mut also: Vec<_> = wrappers.map(AsFd::as_fd).collect();
+        let watched = runs.iter().filter_map(|run| run.watched()?.process());
+        let mut also: Vec<_> = watched.map(AsFd::as_fd).collect();
         if self.under_way.is_empty() {
             self.inbox.bell.wait(point, &also);
             return;
@@ -205,14 +204,19 @@ impl Worker {
         to_end
     }
 
-    /// Begins the stops of adopted runs whose wrapper ended before it reconnected.
+    /// Begins the stops of runs of a previous daemon whose wrapper ended before it reconnected, and of adopted trees whose
+    /// leader has ended.
     fn bereaved(&self, now: BootTime) -> Vec<TreeToEnd> {
         let mut to_end = Vec::new();
         for run in self.roster.all() {
-            let ended = |run: &Run| run.opened.reach.as_ref().is_some_and(|reach| reach.wrapper.has_ended());
-            if run.awaits_wrapper() && ended(&run) {
-                to_end.extend(wrapper_gone(now, &run, &self.roster, &self.ledger));
+            if !run.watched().is_some_and(Pinned::has_ended) {
+                continue;
             }
+            to_end.extend(if run.is_adopted() {
+                leader_gone(now, &run)
+            } else {
+                wrapper_gone(now, &run, &self.roster, &self.ledger)
+            });
         }
         to_end
     }
