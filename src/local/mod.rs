@@ -200,6 +200,7 @@ fn surface() -> OpenApiRouter<Arc<Context>> {
             post(supervise::supervise).get(supervise::inquire),
         ))
         .routes(described(&[&supervise::THAW], post(supervise::thaw)))
+        .routes(described(&[&supervise::ADOPT], post(supervise::adopt)))
         .routes(described(&[&stop::STOP], post(stop::stop)))
         .routes(described(&[&hold::HOLD], post(hold::hold)))
         .routes(described(&[&hold::RELEASE], post(hold::release)))

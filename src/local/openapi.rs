@@ -15,8 +15,8 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use machineid_openapi::{self as openapi, AnswerDoc, Dialect, JSON, Operation, Parameter, TEXT};
 use machineid_protocol::event::Event;
 use machineid_protocol::local::{
-    CheckAnswer, HoldAnswer, HoldRequest, ReleaseAnswer, StopAnswer, StopRequest, SuperviseEvent, SuperviseRequest,
-    ThawAnswer,
+    AdoptAnswer, AdoptRequest, CheckAnswer, HoldAnswer, HoldRequest, ReleaseAnswer, StopAnswer, StopRequest,
+    SuperviseEvent, SuperviseRequest, ThawAnswer,
 };
 use machineid_protocol::status::Status;
 
@@ -43,6 +43,8 @@ pub(super) async fn document() -> Response {
     CheckAnswer,
     SuperviseRequest,
     SuperviseEvent,
+    AdoptRequest,
+    AdoptAnswer,
     StopRequest,
     StopAnswer,
     HoldRequest,

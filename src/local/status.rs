@@ -189,5 +189,6 @@ fn agent(run: &Run, with_command: bool, now: BootTime) -> Option<AgentReport> {
         token_good_for: admission
             .token
             .map(|_| if containment.leaf.is_some() { TokenUse::Tree } else { TokenUse::User }),
+        adopted: run.is_adopted(),
     })
 }

@@ -1,4 +1,5 @@
-//! Adoption: what this daemon does about the runs that a previous daemon recorded.
+//! Adoption: what this daemon does about the runs that a previous daemon recorded. (`machineid adopt`, which puts a process
+//! under supervision that was started without it, is `local/supervise/adopt`; such a run is recorded as well.)
 //!
 //! The wrappers reconnect by themselves. Until then, and for a wrapper that does not, the recorded lease holds: each run is
 //! registered before any gate starts, so that no deny can miss it, and gets its gates afterwards. The daemon acts only on
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use machineid_clock::BootTime;
 use machineid_protocol::Containment;
-use machineid_tree::{Leaf, PidNamespaces, ProcessTable};
+use machineid_tree::{Leaf, PidNamespaces, ProcessTable, Tree};
 use tracing::{info, warn};
 
 use super::containment::RunContainment;
@@ -17,7 +18,7 @@ use super::freeze::Undecided;
 use super::ledger::{RunRecord, Store};
 use super::reach::{Pinned, PinnedGuardian, Reach};
 use super::run::{Admission, AskedTerms, Opened, Run};
-use super::run_registry::{RunRegistry, wrapper_gone};
+use super::run_registry::{RunRegistry, leader_gone, wrapper_gone};
 use crate::gate::Gates;
 
 /// What is done about a recorded run.
@@ -88,7 +89,8 @@ impl RunRegistry {
     fn adopt(&self, record: RunRecord, table: &ProcessTable) {
         let (id, now) = (record.id, BootTime::now());
         let reach = reach_of(&record, table);
-        let wrapper_lives = !reach.wrapper.has_ended();
+        // An adopted tree lives as long as its leader.
+        let wrapper_lives = !reach.wrapper.as_ref().unwrap_or(&reach.leader).has_ended();
         let guardian_lives = reach.guardian.as_ref().is_some_and(|guardian| !guardian.pinned.has_ended());
         let course = course(record.stop.is_some(), wrapper_lives, guardian_lives);
         let containment = containment_of(&record);
@@ -100,7 +102,8 @@ impl RunRegistry {
                 undecided.unavailable(device, &Arc::from("the daemon has restarted and has no answer yet"));
             }
         }
-        let supervisors = [Some(&reach.leader), reach.guardian.as_ref().map(|held| &held.pinned), Some(&reach.wrapper)];
+        let supervisors =
+            [Some(&reach.leader), reach.guardian.as_ref().map(|held| &held.pinned), reach.wrapper.as_ref()];
         let living = supervisors.into_iter().flatten().find(|held| !held.has_ended());
         let opened = Opened {
             id,
@@ -123,19 +126,33 @@ impl RunRegistry {
             token: record.token,
         };
         run.admit(admission, record.leases, undecided);
+        if run.is_adopted() {
+            run.note_wrapper_left();
+        }
         self.roster.put(&mut self.roster.lock(), Arc::clone(&run));
         let device_id = &run.opened.device;
         match course {
             Course::Await => {
-                info!(run_id = %id, %device_id, "adopted agent from previous run; waiting for its wrapper to reconnect");
+                if run.is_adopted() {
+                    info!(run_id = %id, %device_id, "supervising the tree of an adopted process again");
+                } else {
+                    info!(
+                        run_id = %id, %device_id,
+                        "adopted agent from previous run; waiting for its wrapper to reconnect"
+                    );
+                }
                 if frozen && !self.freezes() {
                     self.enforcer.apply_freeze(&run);
                 }
             }
             Course::Stop(signal_by) => {
-                info!(run_id = %id, %device_id, "the wrapper of an adopted agent is dead; stopping what is left of \
-                                                 the agent");
-                let ending = wrapper_gone(now, &run, &self.roster, &self.ledger);
+                info!(run_id = %id, %device_id, "the wrapper of an agent from a previous run is dead; stopping what is left \
+                                                 of the agent");
+                let ending = if run.is_adopted() {
+                    leader_gone(now, &run)
+                } else {
+                    wrapper_gone(now, &run, &self.roster, &self.ledger)
+                };
                 self.enforcer.end(ending.into_iter().map(|ending| TreeToEnd { signal_by, ..ending }).collect());
             }
             Course::GoOn => {
@@ -153,7 +170,16 @@ impl RunRegistry {
 fn reach_of(record: &RunRecord, table: &ProcessTable) -> Reach {
     let pinned = |role: machineid_tree::Guardian| PinnedGuardian { role, pinned: Pinned::find(role.identity()) };
     let guardian = record.guardian.map(pinned);
-    Reach::new(Pinned::find(record.leader), Pinned::find(record.wrapper), guardian, record.alone, table)
+    let leader = Pinned::find(record.leader);
+    if let Some(wrapper) = record.wrapper {
+        return Reach::new(leader, Pinned::find(wrapper), guardian, record.alone, table);
+    }
+    let mut tree = Tree::alone(record.leader, None).without_group();
+    // What descends from it is known from here on, also when its parents end.
+    if let Ok(table) = ProcessTable::scan() {
+        tree.members(&table);
+    }
+    Reach::adopted(leader, tree)
 }
 
 /// The containment of a recorded run as it is now. The owner of the leaf, like everything else about it, is read again.
@@ -167,6 +193,9 @@ fn containment_of(record: &RunRecord) -> RunContainment {
     });
     match (record.containment, leaf) {
         (Containment::Pidns, leaf) => RunContainment { leaf, ..RunContainment::namespace() },
+        (Containment::Cgroup | Containment::Subreaper, Some(leaf)) if record.wrapper.is_none() => {
+            RunContainment::gathered(leaf)
+        }
         (Containment::Cgroup | Containment::Subreaper, Some(leaf)) => RunContainment::leaf(leaf, record.uid),
         (Containment::Cgroup | Containment::Subreaper, None) => RunContainment::subreaper(
             "no control group: it had none, or had lost it, when the daemon restarted".to_owned(),

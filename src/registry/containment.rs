@@ -45,6 +45,19 @@ impl RunContainment {
         Self { kind: Containment::Cgroup, holds_against, reason, leaf: Some(leaf) }
     }
 
+    /// A control group into which the processes of an adopted tree were moved.
+    pub(crate) fn gathered(leaf: Arc<Leaf>) -> Self {
+        Self {
+            kind: Containment::Cgroup,
+            holds_against: HoldsAgainst::Bugs,
+            reason:
+                "a control group that its processes were moved into when it was adopted; what had left the tree before \
+                     is not in it"
+                    .to_owned(),
+            leaf: Some(leaf),
+        }
+    }
+
     /// No containment but the supervisors; `why` says why nothing stronger is available.
     pub(crate) fn subreaper(why: String) -> Self {
         Self { kind: Containment::Subreaper, holds_against: HoldsAgainst::Bugs, reason: why, leaf: None }

@@ -79,7 +79,8 @@ pub(crate) struct PinnedGuardian {
 #[derive(Debug)]
 pub(crate) struct Reach {
     pub(crate) leader: Pinned,
-    pub(crate) wrapper: Pinned,
+    /// `None` for a process that was adopted while it ran.
+    pub(crate) wrapper: Option<Pinned>,
     pub(crate) guardian: Option<PinnedGuardian>,
     /// The tree without its leaf and cookie.
     tree: Tree,
@@ -102,12 +103,27 @@ impl Reach {
             Some(guardian) => tree.guarded_by(guardian.role),
             None => tree,
         };
-        Self { leader, wrapper, guardian, tree, alone }
+        Self { leader, wrapper: Some(wrapper), guardian, tree, alone }
+    }
+
+    /// The processes of a tree that was adopted while it ran: no process supervises it but the daemon. `tree` knows the
+    /// members that looks have found.
+    pub(crate) fn adopted(leader: Pinned, tree: Tree) -> Self {
+        Self { leader, wrapper: None, guardian: None, tree, alone: true }
+    }
+
+    /// Whether the tree was adopted while it ran.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.wrapper.is_none()
     }
 
     /// The tree to end. `shares_wrapper`: other runs have the same wrapper. Without a guardian to tell the wrapper's children
     /// apart, the tree then consists of the leader's descendants.
     pub(crate) fn tree(&self, run: RunId, shares_wrapper: bool) -> Tree {
+        if self.is_adopted() {
+            // The run id is in no environment: the processes are older than the run.
+            return self.tree.clone();
+        }
         let tree = match &self.guardian {
             None if shares_wrapper => Tree::alone(self.leader.identity, None),
             None | Some(_) => self.tree.clone(),
@@ -133,36 +149,52 @@ impl Reach {
     }
 
     /// Continues the supervisors that are stopped (Ctrl-Z is enough) although their tree is gone: they can then report the
-    /// end, as a wrapper does with its exit code, its line and its status file. Returns whether there was any.
-    pub(crate) fn continue_stopped_supervisors(&self, run_id: RunId) -> bool {
-        let mut any = false;
-        for (supervisor, role) in self.stopped_supervisors() {
-            any = true;
+    /// end, as a wrapper does with its exit code, its line and its status file. Returns them.
+    pub(crate) fn continue_stopped_supervisors(&self, run_id: RunId) -> Vec<Supervisor> {
+        let mut continued = Vec::new();
+        for (role, supervisor) in self.supervisors() {
+            if supervisor.has_ended() || !supervisor.is_stopped() {
+                continue;
+            }
+            continued.push(role);
             let pid = supervisor.identity.pid.as_raw();
             match supervisor.send(Signal::CONT) {
-                Ok(()) => info!(%run_id, pid, role, "continued a supervisor of the agent that was stopped (SIGSTOP)"),
-                Err(errno) => warn!(%run_id, pid, role, %errno, "cannot continue a supervisor of the agent (SIGCONT)"),
+                Ok(()) => {
+                    info!(%run_id, pid, ?role, "continued a supervisor of the agent that was stopped (SIGSTOP)");
+                }
+                Err(errno) => warn!(%run_id, pid, ?role, %errno, "cannot continue a supervisor of the agent (SIGCONT)"),
             }
         }
-        any
+        continued
     }
 
-    /// Ends the supervisors that are stopped still: they cannot end by themselves, and their parents would wait for ever.
-    pub(crate) fn kill_stopped_supervisors(&self, run_id: RunId) {
-        for (supervisor, role) in self.stopped_supervisors() {
+    /// Ends those of these supervisors that have not ended by themselves: their parents would wait for ever.
+    pub(crate) fn kill_supervisors(&self, run_id: RunId, late: &[Supervisor]) {
+        let is_late = |(role, supervisor): &(Supervisor, &Pinned)| late.contains(role) && !supervisor.has_ended();
+        for (role, supervisor) in self.supervisors().filter(is_late) {
             let pid = supervisor.identity.pid.as_raw();
             match supervisor.kill() {
-                Ok(()) => warn!(%run_id, pid, role, "ended a supervisor of the agent that did not continue (SIGSTOP)"),
+                Ok(()) => {
+                    warn!(%run_id, pid, ?role, "ended a supervisor of the agent that was stopped and did not end when continued");
+                }
                 Err(errno) => {
-                    error!(%run_id, pid, role, %errno, "cannot end a supervisor of the agent that is stopped (SIGSTOP)");
+                    error!(%run_id, pid, ?role, %errno, "cannot end a supervisor of the agent that was stopped (SIGSTOP)");
                 }
             }
         }
     }
 
-    fn stopped_supervisors(&self) -> impl Iterator<Item = (&Pinned, &'static str)> {
-        let guardian = self.guardian.as_ref().map(|guardian| (&guardian.pinned, "guardian"));
-        let supervisors = guardian.into_iter().chain([(&self.wrapper, "wrapper")]);
-        supervisors.filter(|(supervisor, _)| !supervisor.has_ended() && supervisor.is_stopped())
+    fn supervisors(&self) -> impl Iterator<Item = (Supervisor, &Pinned)> {
+        let guardian = self.guardian.as_ref().map(|guardian| (Supervisor::Guardian, &guardian.pinned));
+        guardian.into_iter().chain(self.wrapper.as_ref().map(|wrapper| (Supervisor::Wrapper, wrapper)))
     }
+}
+
+/// A process of a run that supervises its tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Supervisor {
+    /// The process between wrapper and leader.
+    Guardian,
+    /// The process that asked for the run.
+    Wrapper,
 }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::containment::RunContainment;
 use super::freeze::Undecided;
 use super::ledger::{BegunStop, RunRecord};
-use super::reach::Reach;
+use super::reach::{Pinned, Reach};
 use super::token::TokenHash;
 use crate::config::StopTerms;
 use crate::gate::Deciding;
@@ -185,7 +185,12 @@ impl Run {
     }
 
     pub(crate) fn wrapper(&self) -> Option<Identity> {
-        self.opened.reach.as_ref().map(|reach| reach.wrapper.identity)
+        self.opened.reach.as_ref()?.wrapper.as_ref().map(|wrapper| wrapper.identity)
+    }
+
+    /// Whether its tree was adopted while it ran, and has no wrapper.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.opened.reach.as_ref().is_some_and(Reach::is_adopted)
     }
 
     /// The admission, once the run has started.
@@ -396,6 +401,16 @@ impl Run {
             && self.admission().is_some()
     }
 
+    /// The process whose end begins a stop: the wrapper that is expected to reconnect, or the leader of an adopted tree. A
+    /// connected wrapper's end is the end of its connection.
+    pub(crate) fn watched(&self) -> Option<&Pinned> {
+        let reach = self.opened.reach.as_ref()?;
+        match &reach.wrapper {
+            Some(wrapper) => self.awaits_wrapper().then_some(wrapper),
+            None => matches!(&*self.phase(), Phase::Running { .. }).then_some(&reach.leader),
+        }
+    }
+
     /// Notes that the wrapper has finished or died; returns whether the tree had ended before.
     pub(crate) fn note_wrapper_left(&self) -> bool {
         self.wrapper_left.store(true, Ordering::SeqCst);
@@ -434,7 +449,7 @@ impl Run {
             name: opened.name.clone(),
             command: opened.command.clone(),
             uid: opened.uid,
-            wrapper: reach.wrapper.identity,
+            wrapper: reach.wrapper.as_ref().map(|wrapper| wrapper.identity),
             guardian: reach.guardian(),
             leader: reach.leader.identity,
             alone: reach.is_alone(),

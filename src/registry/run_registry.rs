@@ -14,10 +14,11 @@ use tokio::sync::watch;
 use tracing::info;
 
 use super::containment::RunContainment;
-use super::enforcer::{Enforcer, Reason, SignalBy, TreeToEnd};
+use super::enforcer::{Enforcer, LEADER_GONE, Reason, SignalBy, TreeToEnd, WRAPPER_GONE};
 use super::freeze::Undecided;
 use super::inside::inside;
 use super::ledger::{Ledger, Store};
+use super::reach::Pinned;
 use super::roster::{Census, Roster};
 use super::run::{Admission, Moved, Opened, Phase, Run};
 use super::token::TokenHash;
@@ -89,6 +90,26 @@ impl RunRegistry {
         Some(run)
     }
 
+    /// Adds a tree that is adopted while it runs. `None` when its leader is in the roster already.
+    pub(crate) fn open_adopted(&self, opened: Opened, deciding: Arc<Deciding>) -> Option<Arc<Run>> {
+        let mut runs = self.roster.lock();
+        let leader = opened.reach.as_ref().map(|reach| reach.leader.identity);
+        if runs.values().any(|other| other.leader() == leader) || runs.contains_key(&opened.id) {
+            return None;
+        }
+        let run = Arc::new(Run::new(opened, self.live.now().stop_terms()));
+        run.keep_gates(deciding);
+        // There is none to wait for: the run is over when its tree is.
+        run.note_wrapper_left();
+        self.roster.put(&mut runs, Arc::clone(&run));
+        Some(run)
+    }
+
+    /// Removes a run that was opened and is not admitted.
+    pub(crate) fn abandon(&self, run: &Arc<Run>) {
+        self.roster.forget(run, &self.ledger);
+    }
+
     /// Admits a run if its gates allow it *now*, and records it. A gate publishes a deny before it stops the device's agents:
     /// a deny that comes after this look finds the run admitted, and stops it.
     pub(crate) async fn admit(&self, run: &Arc<Run>, terms: StartTerms) -> Result<BootTime, Refused> {
@@ -106,7 +127,8 @@ impl RunRegistry {
             run_id = %opened.id, device_id = %opened.device, name = opened.name.as_deref().unwrap_or(""), uid = opened.uid,
             pid = run.leader().map(|leader| leader.pid.as_raw()), killer = run.killer().as_str(),
             containment = containment.map_or("", |containment| containment.kind.as_str()),
-            holds_against = containment.map_or("", |containment| containment.holds_against.as_str()), "agent started"
+            holds_against = containment.map_or("", |containment| containment.holds_against.as_str()),
+            "{}", if run.is_adopted() { "agent adopted while it ran" } else { "agent started" }
         );
         self.tell_start(run, caller);
         if let Some(written) = written
@@ -154,6 +176,7 @@ impl RunRegistry {
             containment: admission.containment.kind,
             holds_against: admission.containment.holds_against,
             killer: run.killer(),
+            adopted: run.is_adopted(),
         };
         self.roster.journal.tell_of(&run.owner(), Happening::AgentStarted(start), Some(caller));
     }
@@ -363,7 +386,7 @@ impl RunRegistry {
 }
 
 fn has_lost_wrapper(run: &Run) -> bool {
-    run.opened.reach.as_ref().is_some_and(|reach| reach.wrapper.has_ended())
+    run.opened.reach.as_ref().and_then(|reach| reach.wrapper.as_ref()).is_some_and(Pinned::has_ended)
 }
 
 /// Handles the end of a run's wrapper. Returns the tree to end; `None` when nothing can or need be done.
@@ -377,9 +400,16 @@ pub(super) fn wrapper_gone(now: BootTime, run: &Arc<Run>, roster: &Roster, ledge
         roster.forget(run, ledger);
         return None;
     }
-    let denial = Denial::local(Code::LocalStop, "the wrapper died");
+    let denial = Denial::local(Code::LocalStop, WRAPPER_GONE);
     let signal_by = if run.begin_stop(now, &denial) { SignalBy::Us } else { SignalBy::Earlier };
     Some(TreeToEnd { run: Arc::clone(run), signal_by, reason: Reason::WrapperGone })
+}
+
+/// Handles the end of an adopted tree's first process. Returns the tree to end; `None` when it is being ended already.
+pub(super) fn leader_gone(now: BootTime, run: &Arc<Run>) -> Option<TreeToEnd> {
+    let denial = Denial::local(Code::LocalStop, LEADER_GONE);
+    let (run, signal_by) = (Arc::clone(run), SignalBy::Us);
+    run.begin_stop(now, &denial).then_some(TreeToEnd { run, signal_by, reason: Reason::LeaderGone })
 }
 
 impl Agents for RunRegistry {

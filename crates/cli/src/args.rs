@@ -1,5 +1,6 @@
 //! The command line's arguments.
 
+mod adopt;
 mod approvals;
 mod hook;
 mod keys;
@@ -12,6 +13,7 @@ use machineid_protocol::containment::WishError;
 use machineid_protocol::{DeviceId, Wish, span};
 use machineid_version::VERSION;
 
+pub(super) use self::adopt::AdoptArgs;
 pub(super) use self::approvals::{ApprovalArgs, ApprovalsArgs, DisableArgs, EnableArgs};
 pub(super) use self::hook::{HookAnswerArgs, HookArgs, HookCommands, HookHowArgs, HookInstallArgs, HookUninstallArgs};
 pub(super) use self::keys::{KeyCommand, KeyCreateArgs, KeyListArgs, KeyRevokeArgs, KeyRotateArgs};
@@ -62,6 +64,8 @@ pub(super) enum Command {
     Stop(StopArgs),
     /// Undo `stop --hold` on this host; starts no agent
     Release(ReleaseArgs),
+    /// Put a process that runs already, with all its descendants, under supervision
+    Adopt(AdoptArgs),
     /// The daemon's audit file
     Audit {
         #[command(subcommand)]

@@ -82,6 +82,7 @@ async fn run(command: Command, env: Env<'_>, printer: &mut Printer) -> Result<Ex
         Command::Events(args) => host::events::run(&args, env, printer).await,
         Command::Stop(args) => host::stop::run(&args, env, printer).await,
         Command::Release(args) => host::release::run(&args, env, printer).await,
+        Command::Adopt(args) => host::adopt::run(&args, env, printer).await,
         Command::Audit { command: args::AuditCommand::Verify(args) } => host::audit::verify(&args, printer),
         Command::Drill(args) => host::drill::run(&args, env, printer).await,
         // Handled above, as a canary is: a hook needs no runtime.

@@ -120,6 +120,9 @@ pub struct AgentStart {
     pub holds_against: HoldsAgainst,
     /// Which side ends the tree when it must end.
     pub killer: Killer,
+    /// Whether the agent ran already, and was put under supervision then (`machineid adopt`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
 }
 
 /// An agent whose stop has begun.

@@ -116,6 +116,45 @@ pub struct StopAnswer {
     pub run_ids: Vec<RunId>,
 }
 
+/// The body of `POST /v1/adopt`: puts a running process with its descendants under supervision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AdoptRequest {
+    /// The process, by its pid in the daemon's PID namespace.
+    pub pid: i32,
+    /// The device that rules it besides the host's; only the host's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+    /// A display name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The first signal of a stop; the daemon's configured one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// Time between the first signal and SIGKILL, such as `10s`; the daemon's configured one when absent or longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_grace: Option<String>,
+}
+
+/// The answer to an [`AdoptRequest`]: the process is supervised from here on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AdoptAnswer {
+    /// The run that the tree is supervised as.
+    pub run_id: RunId,
+    /// The device that rules it.
+    pub device_id: DeviceId,
+    /// The first process of the tree, as the daemon sees it.
+    pub pid: i32,
+    /// How many processes the tree has now.
+    pub processes: usize,
+    /// How the tree is held together.
+    pub containment: Containment,
+    /// The containment in a sentence, and why it is not stronger.
+    pub containment_reason: String,
+}
+
 /// The body of `POST /v1/hold` and `POST /v1/release`: the devices, named in exactly one of these ways.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

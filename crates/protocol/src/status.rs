@@ -312,6 +312,9 @@ pub struct AgentReport {
     /// Which processes may use the agent's token on `compat.listen`; `None` when the agent has none.
     #[serde(default)]
     pub token_good_for: Option<TokenUse>,
+    /// Whether the agent was put under supervision while it ran (`machineid adopt`): it has no wrapper.
+    #[serde(default)]
+    pub adopted: bool,
 }
 
 /// Which processes may use an agent's token.

@@ -88,6 +88,8 @@ pub struct Tree {
     /// leaves it its background jobs, such as the `tee` of `exec > >(tee log)`. They were never part of the agent.
     bystanders: HashSet<Identity>,
     known: HashSet<Identity>,
+    /// Whether the leader's process group is left out.
+    without_group: bool,
 }
 
 impl Tree {
@@ -119,7 +121,15 @@ impl Tree {
             cookie: None,
             bystanders: HashSet::new(),
             known: HashSet::new(),
+            without_group: false,
         }
+    }
+
+    /// The same tree without the leader's process group. The leader of a tree that was adopted while it ran may share its
+    /// group with others: in `agent | tee log` a shell makes the first one the leader of both.
+    #[must_use]
+    pub fn without_group(self) -> Self {
+        Self { without_group: true, ..self }
     }
 
     /// The same tree with a guardian. While the guardian lives, the tree is what descends from it, without the
@@ -292,7 +302,7 @@ impl Tree {
         let held = roots.iter().any(|entry| {
             entry.group == group && (entry.identity == self.leader || self.known.contains(&entry.identity))
         });
-        if held && group != table.caller().group {
+        if held && !self.without_group && group != table.caller().group {
             roots.extend(table.group(group));
         }
         roots

@@ -37,6 +37,19 @@ fn numbers(members: &[Member]) -> Vec<i32> {
     members.iter().map(|member| member.identity.pid.as_raw()).collect()
 }
 
+#[test]
+fn an_adopted_tree_is_its_descendants_and_not_the_job_of_the_shell() {
+    // `agent | tee`: the shell 50 has made the agent 100 the leader of both. The agent has a child in its group.
+    let table = table_of(9, &[(1, 0, 1), (50, 1, 50), (100, 50, 100), (101, 50, 100), (110, 100, 100)]);
+    let mut tree = Tree::alone(identity(100), None).without_group();
+    assert_eq!(numbers(&look(&mut tree, &table)), [100, 110]);
+    let mut whole = Tree::alone(identity(100), None);
+    assert_eq!(numbers(&look(&mut whole, &table)), [100, 101, 110]);
+    // What an earlier look found stays known when its parent has ended.
+    let later = table_of(9, &[(1, 0, 1), (50, 1, 50), (101, 50, 100), (110, 1, 100)]);
+    assert_eq!(numbers(&look(&mut tree, &later)), [110]);
+}
+
 const START: [(i32, i32, i32); 4] = [(1, 0, 1), (3, 1, 3), (50, 3, 50), (100, 50, 100)];
 
 #[test]

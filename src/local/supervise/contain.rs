@@ -128,7 +128,7 @@ enum LeafError {
 }
 
 fn make(reach: &Reach, id: RunId, helper: &LeafHelper) -> Result<Arc<Leaf>, LeafError> {
-    let (leader, wrapper) = (reach.leader.identity.pid, reach.wrapper.identity.pid);
+    let (leader, wrapper) = (reach.leader.identity.pid, supervisor(reach));
     let leaf = match Leaf::make_below(wrapper, id) {
         Ok(leaf) => leaf,
         Err(own @ NoCgroup::NotPermitted(_)) => {
@@ -151,6 +151,11 @@ fn make(reach: &Reach, id: RunId, helper: &LeafHelper) -> Result<Arc<Leaf>, Leaf
     }
 }
 
+/// The wrapper; an adopted tree has none, and its leader takes the place.
+fn supervisor(reach: &Reach) -> Pid {
+    reach.wrapper.as_ref().unwrap_or(&reach.leader).identity.pid
+}
+
 /// Has the helper put the leader into a leaf that this daemon may kill and freeze, and looks whether it is there.
 fn by_helper(reach: &Reach, id: RunId, helper: &LeafHelper) -> Result<Option<Arc<Leaf>>, HelperError> {
     let Some(leader) = reach.leader.process() else { return Ok(None) };
@@ -161,7 +166,7 @@ fn by_helper(reach: &Reach, id: RunId, helper: &LeafHelper) -> Result<Option<Arc
 /// The leaf that the leader is in, made by the wrapper or the helper: only if it is named after the run, contains the leader, and contains only descendants of
 /// the wrapper, which are the tree's processes (neither the wrapper nor the daemon).
 fn leaf_around(reach: &Reach, id: RunId) -> Option<Arc<Leaf>> {
-    let (leader, wrapper) = (reach.leader.identity.pid, reach.wrapper.identity.pid);
+    let (leader, wrapper) = (reach.leader.identity.pid, supervisor(reach));
     let leaf = match Leaf::around(leader, id) {
         Ok(leaf) => leaf?,
         Err(why) => {

@@ -9,7 +9,9 @@
 //! | `stream` | the events |
 //! | `refusals` | limits the refusals in the log |
 //! | `inquiry` | `GET /v1/supervise`, `POST /v1/thaw`: about one run |
+//! | `adopt` | `POST /v1/adopt`: a process that runs already |
 
+mod adopt;
 mod contain;
 mod containment_rules;
 mod inquiry;
@@ -49,6 +51,7 @@ use crate::gate::{Deciding, GateVerdict};
 use crate::registry::{Refused, Run, StartTerms, Token};
 use crate::telemetry::metrics::Rejected;
 
+pub(super) use adopt::{ADOPT, adopt};
 pub(super) use inquiry::{INQUIRE, THAW, inquire, thaw};
 pub(super) use refusals::Refusals;
 pub(super) use request::fuzz;
@@ -175,12 +178,8 @@ async fn start(
     let (code, request_id) = (grant.code, grant.request_id);
     let token_hash = token.as_ref().map(Token::hash);
     let terms = StartTerms { code, request_id, containment, token: token_hash, caller };
-    let until = context.runs.admit(&started.run, terms).await.map_err(|refused| match refused {
-        Refused::Denied(denial) => about(StartRefusal::from_denial(denial)),
-        Refused::NoLease => {
-            about(StartRefusal::new(Code::LeaseExpired, "the lease ended before the agent could start"))
-        }
-    })?;
+    let admitted = context.runs.admit(&started.run, terms).await;
+    let until = admitted.map_err(|refused| about(refused_by(refused)))?;
     Ok(RunEventStream::new(
         context,
         allow(context, &started.run, until, token.as_ref()).as_ref(),
@@ -189,6 +188,13 @@ async fn start(
         started,
     )
     .into_stream())
+}
+
+fn refused_by(refused: Refused) -> StartRefusal {
+    match refused {
+        Refused::Denied(denial) => StartRefusal::from_denial(denial),
+        Refused::NoLease => StartRefusal::new(Code::LeaseExpired, "the lease ended before the agent could start"),
+    }
 }
 
 /// Identifies a run's processes, adds it to the roster and determines its containment.

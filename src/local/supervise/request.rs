@@ -21,8 +21,8 @@ const LONGEST_COMMAND: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) device: DeviceId,
-    asked: AskedTerms,
-    text: SuperviseRequest,
+    pub(super) asked: AskedTerms,
+    pub(super) text: SuperviseRequest,
 }
 
 /// Checks the request itself, without looking at any process.
@@ -65,7 +65,7 @@ impl Request {
         let opened = Opened {
             id: self.text.run_id,
             device: self.device,
-            name: self.text.name.map(|name| printable(&name, LONGEST_NAME)),
+            name: self.text.name.map(|name| name_for_people(&name)),
             command: command_for_people(&self.text.command),
             uid: peer.uid(),
             namespaces: identity.map(PidNamespaces::of).unwrap_or_default(),
@@ -89,7 +89,13 @@ pub(crate) fn fuzz(data: &[u8]) {
     assert_eq!(serde_json::from_slice::<SuperviseRequest>(&again).ok(), Some(request));
 }
 
-fn command_for_people(command: &[String]) -> Vec<String> {
+/// A name as it is kept and shown.
+pub(super) fn name_for_people(name: &str) -> String {
+    printable(name, LONGEST_NAME)
+}
+
+/// A command line as it is kept and shown.
+pub(super) fn command_for_people(command: &[String]) -> Vec<String> {
     let mut left = LONGEST_COMMAND;
     let mut kept = Vec::new();
     for argument in command {

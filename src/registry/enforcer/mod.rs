@@ -27,6 +27,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, thread};
 
+pub(super) use under_way::{LEADER_GONE, WRAPPER_GONE};
+
 use bell::Bell;
 use end_watch::EndWatch;
 use machineid_clock::Moment;
@@ -72,6 +74,8 @@ pub(crate) enum Reason {
     Denied(Denial),
     /// The wrapper has ended; what is left of its tree is ended as well.
     WrapperGone,
+    /// The first process of an adopted tree has ended; what is left of the tree is ended as well.
+    LeaderGone,
 }
 
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use super::end_watch::{EndWatch, Sign};
 use super::{Reason, SignalBy, TreeToEnd};
 use crate::registry::containment::RunContainment;
 use crate::registry::ledger::BegunStop;
-use crate::registry::reach::PinnedGuardian;
+use crate::registry::reach::{Pinned, PinnedGuardian};
 use crate::registry::run::{Run, StopNotice};
 
 /// Pause between two glances at a tree whose end the kernel reports. A glance is needed because the guardian that ends with
@@ -23,6 +23,11 @@ use crate::registry::run::{Run, StopNotice};
 const GLANCE: Duration = Duration::from_secs(1);
 /// The same pause when the kernel refused to report the end. Each glance costs a system call.
 const GLANCE_UNTOLD: Duration = Duration::from_millis(50);
+
+/// Why a tree is stopped whose wrapper has ended.
+pub(crate) const WRAPPER_GONE: &str = "the wrapper died";
+/// Why what is left of an adopted tree is stopped.
+pub(crate) const LEADER_GONE: &str = "its first process ended";
 
 /// What a stop needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +68,7 @@ impl UnderWay {
         let tree = run.tree(shares_wrapper)?;
         let begun = run.stop()?;
         let signal_by = match signal_by {
-            SignalBy::Wrapper if !reach.wrapper.can_act() => SignalBy::Us,
+            SignalBy::Wrapper if !reach.wrapper.as_ref().is_some_and(Pinned::can_act) => SignalBy::Us,
             SignalBy::Us | SignalBy::Wrapper | SignalBy::Earlier => signal_by,
         };
         let first_signal = match signal_by {
@@ -269,7 +274,7 @@ impl UnderWay {
                 },
                 kill_at: self.begun.kill_at,
             }),
-            Reason::WrapperGone => {}
+            Reason::WrapperGone | Reason::LeaderGone => {}
         }
     }
 
@@ -291,8 +296,9 @@ impl UnderWay {
         let denial = match &self.reason {
             _ if self.requested_told => return None,
             Reason::Denied(denial) => denial.clone(),
-            Reason::WrapperGone if self.left_process() => Denial::local(Code::LocalStop, "the wrapper died"),
-            Reason::WrapperGone => return None,
+            Reason::WrapperGone if self.left_process() => Denial::local(Code::LocalStop, WRAPPER_GONE),
+            Reason::LeaderGone if self.left_process() => Denial::local(Code::LocalStop, LEADER_GONE),
+            Reason::WrapperGone | Reason::LeaderGone => return None,
         };
         self.requested_told = true;
         Some(requested(&self.run, denial))
@@ -337,7 +343,13 @@ impl UnderWay {
                     "the wrapper died; its agent was stopped, nothing of it is left"
                 );
             }
-            Reason::WrapperGone => {
+            Reason::LeaderGone if self.left_process() => {
+                info!(
+                    %run_id, %device_id, %mechanism, signalled, killed, took_ms,
+                    "the first process of an adopted tree ended; what it left was stopped"
+                );
+            }
+            Reason::WrapperGone | Reason::LeaderGone => {
                 info!(%run_id, %device_id, "agent ended by itself");
                 return None;
             }
@@ -350,7 +362,7 @@ impl UnderWay {
         let opened = &self.run.opened;
         let (code, request_id) = match &self.reason {
             Reason::Denied(denial) => (denial.code.clone(), denial.request_id.clone()),
-            Reason::WrapperGone => (Code::LocalStop, None),
+            Reason::WrapperGone | Reason::LeaderGone => (Code::LocalStop, None),
         };
         StopReport {
             run_id: opened.id,

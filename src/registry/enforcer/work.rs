@@ -21,9 +21,10 @@ use super::{EnforcerOrder, Inbox, Reason, SignalBy, TreeToEnd};
 use crate::config::Live;
 use crate::config::settings::UndecidedPolicy;
 use crate::registry::ledger::Ledger;
+use crate::registry::reach::{Pinned, Supervisor};
 use crate::registry::roster::Roster;
 use crate::registry::run::{Run, StopNotice};
-use crate::registry::run_registry::wrapper_gone;
+use crate::registry::run_registry::{leader_gone, wrapper_gone};
 
 /// The thread's niceness. It has little to do, and that must not wait.
 const NICENESS: i32 = -15;
@@ -50,8 +51,8 @@ pub(super) struct Worker {
     live: Live,
     suspends: Suspends,
     under_way: Vec<UnderWay>,
-    /// Runs whose stopped supervisors were continued, each with the time at which those that are stopped still are killed.
-    reporting: Vec<(BootTime, Arc<Run>)>,
+    /// Runs whose stopped supervisors were continued, each with the time at which those that have not ended are killed.
+    reporting: Vec<(BootTime, Arc<Run>, Vec<Supervisor>)>,
     /// Removes the leaves of runs that have ended.
     tidy: Tidy,
     /// Reports which trees have ended.
@@ -122,9 +123,9 @@ impl Worker {
         to_end.extend(self.expired(now));
         to_end.extend(self.bereaved(now));
         self.enforce(now, to_end);
-        for (_, run) in self.reporting.extract_if(.., |(until, _)| *until <= now) {
+        for (_, run, continued) in self.reporting.extract_if(.., |(until, ..)| *until <= now) {
             if let Some(reach) = &run.opened.reach {
-                reach.kill_stopped_supervisors(run.id());
+                reach.kill_supervisors(run.id(), &continued);
             }
         }
         for turn in pulses {
@@ -149,14 +150,13 @@ impl Worker {
 
     /// Waits until there is something to do.
     fn wait(&self) {
-        let reports = self.reporting.iter().map(|(until, _)| *until);
+        let reports = self.reporting.iter().map(|(until, ..)| *until);
         let looks = self.under_way.iter().map(UnderWay::due_at).chain(reports);
         // A lease that is extended during the wait causes one needless wake-up per lease.
         let runs = self.roster.all();
         let point = looks.chain(runs.iter().filter_map(|run| run.deadline())).min();
-        let awaited: Vec<_> = runs.iter().filter(|run| run.awaits_wrapper()).cloned().collect();
-        let wrappers = awaited.iter().filter_map(|run| run.opened.reach.as_ref()?.wrapper.process());
-        let mut also: Vec<_> = wrappers.map(AsFd::as_fd).collect();
+        let watched = runs.iter().filter_map(|run| run.watched()?.process());
+        let mut also: Vec<_> = watched.map(AsFd::as_fd).collect();
         if self.under_way.is_empty() {
             self.inbox.bell.wait(point, &also);
             return;
@@ -204,14 +204,19 @@ impl Worker {
         to_end
     }
 
-    /// Begins the stops of adopted runs whose wrapper ended before it reconnected.
+    /// Begins the stops of runs of a previous daemon whose wrapper ended before it reconnected, and of adopted trees whose
+    /// leader has ended.
     fn bereaved(&self, now: BootTime) -> Vec<TreeToEnd> {
         let mut to_end = Vec::new();
         for run in self.roster.all() {
-            let ended = |run: &Run| run.opened.reach.as_ref().is_some_and(|reach| reach.wrapper.has_ended());
-            if run.awaits_wrapper() && ended(&run) {
-                to_end.extend(wrapper_gone(now, &run, &self.roster, &self.ledger));
+            if !run.watched().is_some_and(Pinned::has_ended) {
+                continue;
             }
+            to_end.extend(if run.is_adopted() {
+                leader_gone(now, &run)
+            } else {
+                wrapper_gone(now, &run, &self.roster, &self.ledger)
+            });
         }
         to_end
     }
@@ -362,8 +367,9 @@ impl Worker {
             }
             if let Some(reach) = &run.opened.reach {
                 // Not earlier: a wrapper that is continued would continue its agent.
-                if reach.continue_stopped_supervisors(run.id()) {
-                    self.reporting.push((now + REPORT, Arc::clone(run)));
+                let continued = reach.continue_stopped_supervisors(run.id());
+                if !continued.is_empty() {
+                    self.reporting.push((now + REPORT, Arc::clone(run), continued));
                 }
             }
             if run.note_tree_end() {

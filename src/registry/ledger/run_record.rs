@@ -27,7 +27,8 @@ pub(crate) struct RunRecord {
     pub(crate) name: Option<String>,
     pub(crate) command: Vec<String>,
     pub(crate) uid: u32,
-    pub(crate) wrapper: Identity,
+    /// `None` for a tree that was adopted while it ran.
+    pub(crate) wrapper: Option<Identity>,
     pub(crate) guardian: Option<Guardian>,
     pub(crate) leader: Identity,
     /// Whether all children of the wrapper belong to the tree.
@@ -90,7 +91,8 @@ impl RunRecord {
             name: self.name.clone(),
             command: self.command.clone(),
             uid: self.uid,
-            wrapper: self.wrapper.into(),
+            wrapper: self.wrapper.map(Into::into),
+            adopted: self.wrapper.is_none(),
             guardian: guardian.map(Into::into),
             guardian_kind,
             leader: self.leader.into(),
@@ -144,6 +146,9 @@ impl RunRecord {
             (Some(process), Some(GuardianKind::Init)) => Some(Guardian::Init(identity(process)?)),
             (Some(_), None) | (None, Some(_)) => return Err(foreign("it names only half of the guardian's identity")),
         };
+        if written.wrapper.is_none() != written.adopted {
+            return Err(foreign("it names no wrapper, or one for an adopted process"));
+        }
         if written.leases.is_empty() {
             return Err(foreign("it names no lease"));
         }
@@ -164,7 +169,7 @@ impl RunRecord {
             name: written.name,
             command: written.command,
             uid: written.uid,
-            wrapper: identity(written.wrapper)?,
+            wrapper: written.wrapper.map(identity).transpose()?,
             guardian,
             leader: identity(written.leader)?,
             alone: written.alone,
@@ -208,7 +213,9 @@ struct Written {
     name: Option<String>,
     command: Vec<String>,
     uid: u32,
-    wrapper: ProcessName,
+    wrapper: Option<ProcessName>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    adopted: bool,
     guardian: Option<ProcessName>,
     guardian_kind: Option<GuardianKind>,
     leader: ProcessName,
@@ -278,7 +285,7 @@ pub(crate) fn fuzz(data: &[u8]) {
     let here = Here { boot_id: "boot".to_owned(), pid_namespace: "pid:[1]".to_owned() };
     let Ok(record) = RunRecord::from_text(data, &here) else { return };
     assert_eq!(RunRecord::from_text(&record.to_text(&here), &here).ok().as_ref(), Some(&record));
-    for process in [Some(record.leader), Some(record.wrapper), record.guardian.map(Guardian::identity)] {
+    for process in [Some(record.leader), record.wrapper, record.guardian.map(Guardian::identity)] {
         assert!(process.is_none_or(|process| process.pid.as_raw() > 1), "{record:?}");
     }
 }

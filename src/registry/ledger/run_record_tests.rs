@@ -18,7 +18,7 @@ pub(in crate::registry::ledger) fn record() -> RunRecord {
         name: Some("planner".to_owned()),
         command: vec!["python3".to_owned(), "agent.py".to_owned()],
         uid: 1000,
-        wrapper: process(100),
+        wrapper: Some(process(100)),
         guardian: Some(Guardian::Sweeper(process(101))),
         leader: process(102),
         alone: true,

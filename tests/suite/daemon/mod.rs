@@ -1,5 +1,6 @@
 //! `machineid-sidecar` as its users meet it.
 
+mod adopting;
 mod adoption;
 pub(crate) mod agents;
 mod audit;

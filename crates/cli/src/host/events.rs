@@ -180,7 +180,8 @@ fn describe(what: &Happening) -> (Option<Colour>, String) {
         }
         Happening::AgentStarted(start) => {
             let held = format!("{}, against {}", start.containment, start.holds_against);
-            (Some(Colour::Good), format!("{}, {held}", agent(&start.agent)))
+            let adopted = if start.adopted { "adopted, " } else { "" };
+            (Some(Colour::Good), format!("{}, {adopted}{held}", agent(&start.agent)))
         }
         Happening::AgentStopping(stop) => {
             let (id, reason) = (named(stop.request_id.as_ref()), because(&stop.reason));

@@ -1,5 +1,6 @@
 //! The commands about this host: they ask its daemon over the socket, or examine the host.
 
+pub(super) mod adopt;
 pub(super) mod audit;
 pub(super) mod check;
 pub(super) mod doctor;

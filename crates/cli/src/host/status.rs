@@ -179,6 +179,7 @@ fn hold(agent: &AgentReport) -> String {
         HoldsAgainst::Hostile => "holds against hostile agents",
     };
     let killer = match agent.killer {
+        Killer::Daemon if agent.adopted => ", adopted: the daemon alone ends it",
         Killer::Daemon => "",
         Killer::Wrapper => ", ended by its wrapper alone",
     };

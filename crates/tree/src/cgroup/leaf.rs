@@ -172,6 +172,20 @@ impl Leaf {
         kernel_file::write(&self.processes, pid.to_string().as_bytes())
     }
 
+    /// Moves the leaf's processes back to the group above it, for a run that does not start after all.
+    pub fn release(&self) -> Result<(), Errno> {
+        self.processes()?.into_iter().try_for_each(|pid| self.release_one(pid))
+    }
+
+    /// Moves one process to the group above the leaf; one that has ended is left out.
+    pub fn release_one(&self, pid: Pid) -> Result<(), Errno> {
+        let above = kernel_file::open_at(&self.directory, "../cgroup.procs", OFlag::O_WRONLY)?;
+        match kernel_file::write(&above, pid.to_string().as_bytes()) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
     /// The processes in the leaf and in the groups below it, sorted by number, without zombies. Processes in PID
     /// namespaces that the caller's does not contain cannot be seen.
     ///
