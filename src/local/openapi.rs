@@ -15,8 +15,8 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use machineid_openapi::{self as openapi, AnswerDoc, Dialect, JSON, Operation, Parameter, TEXT};
 use machineid_protocol::event::Event;
 use machineid_protocol::local::{
-    CheckAnswer, HoldAnswer, HoldRequest, ReleaseAnswer, StopAnswer, StopRequest, SuperviseEvent, SuperviseRequest,
-    ThawAnswer,
+    CheckAnswer, HoldAnswer, HoldRequest, OutsideReport, ReleaseAnswer, StopAnswer, StopRequest, SuperviseEvent,
+    SuperviseRequest, ThawAnswer,
 };
 use machineid_protocol::status::Status;
 
@@ -47,6 +47,7 @@ pub(super) async fn document() -> Response {
     StopAnswer,
     HoldRequest,
     HoldAnswer,
+    OutsideReport,
     ReleaseAnswer,
     ThawAnswer,
     Status,

@@ -8,7 +8,7 @@
 //! | `contain` | finds or makes the control group |
 //! | `stream` | the events |
 //! | `refusals` | limits the refusals in the log |
-//! | `inquiry` | `GET /v1/supervise`, `POST /v1/thaw`: about one run |
+//! | `inquiry` | `GET /v1/supervise`, `POST /v1/thaw`, `POST /v1/outside`: about one run |
 
 mod contain;
 mod containment_rules;
@@ -49,7 +49,7 @@ use crate::gate::{Deciding, GateVerdict};
 use crate::registry::{Refused, Run, StartTerms, Token};
 use crate::telemetry::metrics::Rejected;
 
-pub(super) use inquiry::{INQUIRE, THAW, inquire, thaw};
+pub(super) use inquiry::{INQUIRE, OUTSIDE, THAW, inquire, outside, thaw};
 pub(super) use refusals::Refusals;
 pub(super) use request::fuzz;
 
