@@ -29,6 +29,7 @@ pub const TARGETS: [(&str, Target); 20] = [
     ("guardian_message", machineid_run::fuzz_guardian_message),
     ("proc_stat", machineid_tree::fuzz_stat),
     ("proc_status", machineid_tree::fuzz_status),
+    ("socket_list", machineid_sockets::fuzz),
     ("cgroup", machineid_tree::fuzz_cgroup),
     ("leaf_message", machineid_leaf::fuzz_message),
     ("hook_event", machineid_hook::fuzz_event),

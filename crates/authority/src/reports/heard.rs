@@ -18,6 +18,7 @@ use crate::proofs::Proof;
 
 /// The longest stored name, in characters.
 const LONGEST_NAME: usize = 100;
+const LONGEST_HELPER: usize = 60;
 const LONGEST_VERSION: usize = 40;
 const LONGEST_REASON: usize = 200;
 
@@ -212,7 +213,7 @@ impl KnownEvent {
 fn bound_outside(helpers: &mut Vec<ReportedHelper>) {
     helpers.truncate(MOST_OUTSIDE);
     for helper in helpers {
-        helper.name = printable(&helper.name, LONGEST_NAME);
+        helper.name = printable(&helper.name, LONGEST_HELPER);
     }
 }
 
@@ -304,7 +305,7 @@ mod tests {
         assert!(!stop.stop.name.as_deref().unwrap().contains('\u{202e}'));
         assert_eq!(KnownStop::read(stop.began_at, &stop.body()).as_ref(), Ok(stop));
         let event = &heard.events[0];
-        assert!(event.body().len() < 1_500 && !event.body().contains(['\u{1b}', '\u{feff}']), "{}", event.body());
+        assert!(event.body().len() < 2_000 && !event.body().contains(['\u{1b}', '\u{feff}']), "{}", event.body());
         assert!(event.number() > 0 && event.at > Timestamp::from_second(1_700_000_000).unwrap());
         assert_eq!(KnownEvent::read(&heard.sidecar.to_string(), event.at, &event.body()).as_ref(), Ok(event));
     }
