@@ -21,7 +21,7 @@ use crate::config;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their seed directories in `fuzz/seeds`.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 21] = [
     ("decision", decision),
     ("check_query", crate::local::fuzz_query),
     ("supervise_request", crate::local::fuzz_supervise_request),
@@ -29,6 +29,7 @@ pub const TARGETS: [(&str, Target); 20] = [
     ("guardian_message", machineid_run::fuzz_guardian_message),
     ("proc_stat", machineid_tree::fuzz_stat),
     ("proc_status", machineid_tree::fuzz_status),
+    ("socket_list", machineid_sockets::fuzz),
     ("cgroup", machineid_tree::fuzz_cgroup),
     ("leaf_message", machineid_leaf::fuzz_message),
     ("hook_event", machineid_hook::fuzz_event),

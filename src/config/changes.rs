@@ -44,6 +44,7 @@ impl Changes {
             containment,
             system_unavailable,
             undecided,
+            outside_helpers,
             kill_file,
             leaf_helper,
         } = enforcement;
@@ -81,6 +82,7 @@ impl Changes {
             ("enforcement.containment", *containment != running.enforcement.containment),
             ("enforcement.system_unavailable", *system_unavailable != running.enforcement.system_unavailable),
             ("enforcement.undecided", *undecided != running.enforcement.undecided),
+            ("enforcement.outside_helpers", *outside_helpers != running.enforcement.outside_helpers),
             ("enforcement.kill_file", *kill_file != running.enforcement.kill_file),
             ("enforcement.leaf_helper", *leaf_helper != running.enforcement.leaf_helper),
             ("local.mode", *mode != running.local.mode),
@@ -207,6 +209,7 @@ mod tests {
             ("containment = \"auto\"", "containment = \"pidns\""),
             ("system_unavailable = \"deny\"", "system_unavailable = \"retry\""),
             ("undecided = \"run\"", "undecided = \"freeze\""),
+            ("outside_helpers = \"report\"", "outside_helpers = \"stop\""),
             ("/run/machineid/", "/run/other/"),
             ("/run/machineid-sidecar-leaf.sock", "/run/other-leaf.sock"),
             ("127.0.0.1:8425", "127.0.0.1:8426"),

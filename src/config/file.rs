@@ -57,6 +57,7 @@ pub(super) struct RawEnforcement {
     pub(super) containment: Placed<String>,
     pub(super) system_unavailable: Placed<String>,
     pub(super) undecided: Placed<String>,
+    pub(super) outside_helpers: Placed<String>,
     pub(super) kill_file: Placed<String>,
     pub(super) leaf_helper: Placed<String>,
 }

@@ -88,6 +88,7 @@ pub(crate) struct EnforcementSettings {
     pub(crate) containment: Wish,
     pub(crate) system_unavailable: SystemUnavailable,
     pub(crate) undecided: UndecidedPolicy,
+    pub(crate) outside_helpers: OutsidePolicy,
     pub(crate) kill_file: Option<PathBuf>,
     /// The socket of the helper that makes control groups where this daemon may not.
     pub(crate) leaf_helper: PathBuf,
@@ -100,6 +101,15 @@ pub(crate) enum UndecidedPolicy {
     Run,
     /// They are frozen until there is an answer.
     Freeze,
+}
+
+/// The handling of agents' daemons outside the tree of an agent that is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OutsidePolicy {
+    /// They are named.
+    Report,
+    /// Those of the agent's user are ended as well.
+    Stop,
 }
 
 /// `[local]`: the socket and its clients.
@@ -167,6 +177,7 @@ mod defaults {
     pub(super) const CONTAINMENT: &str = "auto";
     pub(super) const SYSTEM_UNAVAILABLE: &str = "deny";
     pub(super) const UNDECIDED: &str = "run";
+    pub(super) const OUTSIDE_HELPERS: &str = "report";
     pub(super) const LEAF_HELPER: &str = "/run/machineid-sidecar-leaf.sock";
     pub(super) const SOCKET_MODE: &str = "0660";
     pub(super) const MAX_AGE_CAP: &str = "0s";
@@ -375,6 +386,11 @@ fn enforcement(
         other => Err(format!("{other:?} is unknown; write \"deny\" or \"retry\"")),
     };
     let containment = |text: &str| text.parse::<Wish>().map_err(|error| format!("{text:?} is unknown; {error}"));
+    let outside_helpers = |text: &str| match text {
+        "report" => Ok(OutsidePolicy::Report),
+        "stop" => Ok(OutsidePolicy::Stop),
+        other => Err(format!("{other:?} must be \"report\" or \"stop\"")),
+    };
     let undecided = |text: &str| match text {
         "run" => Ok(UndecidedPolicy::Run),
         "freeze" => Ok(UndecidedPolicy::Freeze),
@@ -406,6 +422,12 @@ fn enforcement(
             section.system_unavailable.as_ref(),
             defaults::SYSTEM_UNAVAILABLE,
             system_unavailable,
+        )?,
+        outside_helpers: reader.text(
+            "enforcement.outside_helpers",
+            section.outside_helpers.as_ref(),
+            defaults::OUTSIDE_HELPERS,
+            outside_helpers,
         )?,
         undecided: reader.text("enforcement.undecided", section.undecided.as_ref(), defaults::UNDECIDED, undecided)?,
         kill_file: reader.path("enforcement.kill_file", section.kill_file.as_ref())?.map(|(path, _)| path),

@@ -72,6 +72,7 @@ fn a_bad_value_is_named_with_its_line_and_key() {
         ("[enforcement]\nsystem_unavailable = \"maybe\"\n", 2, vec!["enforcement.system_unavailable", "retry"]),
         ("[enforcement]\ncontainment = \"docker\"\n", 2, vec!["enforcement.containment", "docker", "auto, cgroup"]),
         ("[enforcement]\nundecided = \"pause\"\n", 2, vec!["enforcement.undecided", "freeze"]),
+        ("[enforcement]\noutside_helpers = \"kill\"\n", 2, vec!["enforcement.outside_helpers", "stop"]),
         ("[enforcement]\nstop_signal = \"NOPE\"\n", 2, vec!["enforcement.stop_signal"]),
         ("[enforcement]\ninterval = \"0s\"\n", 2, vec!["enforcement.interval", "10ms"]),
         ("[local]\nmode = \"0999\"\n", 2, vec!["local.mode", "octal"]),

@@ -205,6 +205,7 @@ impl Reader {
             | Happening::AgentSurvived(_)
             | Happening::AgentStopped(_)
             | Happening::AgentEnded(_)
+            | Happening::OutsideHelper(_)
             | Happening::AuthorityUp(_)
             | Happening::AuthorityDown(_)
             | Happening::ConfigReloaded(_)

@@ -13,7 +13,7 @@
 //! | `compat` | the authority's own API, for programs that use the official clients |
 //! | `check` | `GET /v1/check`, `/v1/authz/<device>` |
 //! | `rights` | the agents that a client may see and command |
-//! | `supervise` | `POST /v1/supervise` and its event stream; `GET`, the newest event of a run; `POST /v1/thaw` |
+//! | `supervise` | `POST /v1/supervise` and its event stream; `GET`, the newest event of a run; `POST /v1/thaw`, `/v1/outside` |
 //! | `stop` | `POST /v1/stop` |
 //! | `hold` | `POST /v1/hold`, `/v1/release` |
 //! | `events` | `GET /v1/events` |
@@ -201,6 +201,7 @@ fn surface() -> OpenApiRouter<Arc<Context>> {
         ))
         .routes(described(&[&supervise::THAW], post(supervise::thaw)))
         .routes(described(&[&supervise::ADOPT], post(supervise::adopt)))
+        .routes(described(&[&supervise::OUTSIDE], post(supervise::outside)))
         .routes(described(&[&stop::STOP], post(stop::stop)))
         .routes(described(&[&hold::HOLD], post(hold::hold)))
         .routes(described(&[&hold::RELEASE], post(hold::release)))

@@ -15,8 +15,8 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use machineid_openapi::{self as openapi, AnswerDoc, Dialect, JSON, Operation, Parameter, TEXT};
 use machineid_protocol::event::Event;
 use machineid_protocol::local::{
-    AdoptAnswer, AdoptRequest, CheckAnswer, HoldAnswer, HoldRequest, ReleaseAnswer, StopAnswer, StopRequest,
-    SuperviseEvent, SuperviseRequest, ThawAnswer,
+    AdoptAnswer, AdoptRequest, CheckAnswer, HoldAnswer, HoldRequest, OutsideReport, ReleaseAnswer, StopAnswer,
+    StopRequest, SuperviseEvent, SuperviseRequest, ThawAnswer,
 };
 use machineid_protocol::status::Status;
 
@@ -49,6 +49,7 @@ pub(super) async fn document() -> Response {
     StopAnswer,
     HoldRequest,
     HoldAnswer,
+    OutsideReport,
     ReleaseAnswer,
     ThawAnswer,
     Status,

@@ -81,7 +81,7 @@ impl Peer {
 
     /// Whether the client is a user that the daemon's user namespace cannot map. Such a client may only check.
     pub(crate) fn is_unmapped_user(&self) -> bool {
-        machineid_tcp_owner::is_ambiguous(self.uid)
+        machineid_sockets::is_ambiguous(self.uid)
     }
 
     /// The PID namespaces that the client is in, as far as the daemon can tell.

@@ -169,6 +169,7 @@ fn agent(run: &Run, with_command: bool, now: BootTime) -> Option<AgentReport> {
         Phase::Stopping { stop, .. } => (Duration::ZERO, AgentState::Stopping, Some(stop.denial.code.clone())),
     };
     let (opened, containment) = (&run.opened, &admission.containment);
+    let (outside, outside_gap) = run.outside();
     Some(AgentReport {
         run_id: opened.id,
         pid: run.leader().and_then(|leader| u32::try_from(leader.pid.as_raw()).ok()),
@@ -186,6 +187,8 @@ fn agent(run: &Run, with_command: bool, now: BootTime) -> Option<AgentReport> {
         containment_reason: Some(containment.reason.clone()),
         frozen: run.is_frozen(),
         killer: run.killer(),
+        outside,
+        outside_gap,
         token_good_for: admission
             .token
             .map(|_| if containment.leaf.is_some() { TokenUse::Tree } else { TokenUse::User }),

@@ -61,6 +61,7 @@ impl RunRegistry {
             self.adopt(record, &table);
         }
         self.enforcer.watch();
+        self.look_outside();
     }
 
     /// Attaches gates to the adopted runs, keeps them running and has them validate at once.

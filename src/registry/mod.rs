@@ -12,6 +12,7 @@
 //! | `run_registry` | admits runs, updates them and stops them |
 //! | `enforcer` | the thread that ends their trees |
 //! | `ledger` | the records of the runs on disk |
+//! | `outside` | what agents use outside their trees |
 //! | `adoption` | what this daemon does about the runs of a previous daemon |
 
 mod adoption;
@@ -20,6 +21,7 @@ mod enforcer;
 mod freeze;
 mod inside;
 mod ledger;
+mod outside;
 pub(crate) mod reach;
 mod roster;
 pub(crate) mod run;

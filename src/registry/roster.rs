@@ -1,19 +1,23 @@
 //! The roster: the runs there are, and the newest stops.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use machineid_clock::BootTime;
 use machineid_protocol::event::{AgentStop, Happening};
 use machineid_protocol::status::StopReport;
 use machineid_protocol::{DeviceId, RunId};
-use machineid_tree::Identity;
+use machineid_tree::{self as tree, Identity, ProcessEntry};
 use tokio::sync::watch;
 
+use super::inside::inside;
 use super::ledger::Ledger;
+use super::outside::{LeftHelper, OutsideWatch};
 use super::run::Run;
+use crate::config::Live;
 use crate::gate::Deciding;
 use crate::telemetry::{AgentOwner, Journal};
 
@@ -30,6 +34,8 @@ pub(crate) struct Roster {
     pub(super) journal: Arc<Journal>,
     /// Notified whenever an agent starts, stops or is gone.
     stirred: watch::Sender<()>,
+    /// The thread that looks at what agents use outside their trees; set once it runs.
+    outside: OnceLock<OutsideWatch>,
 }
 
 /// The number of agents, in all and for each device.
@@ -60,6 +66,8 @@ struct Noted {
     /// The time of the newest report.
     at: BootTime,
     report: StopReport,
+    /// The processes of `report.outside`, in the same order.
+    left: Vec<Option<Identity>>,
 }
 
 impl Roster {
@@ -70,7 +78,21 @@ impl Roster {
             stops: Mutex::default(),
             journal,
             stirred: watch::channel(()).0,
+            outside: OnceLock::new(),
         }
+    }
+
+    /// Starts to look at what agents use outside their trees. Fails when no thread can be started.
+    pub(super) fn watch_outside(self: &Arc<Self>, live: Live) -> io::Result<()> {
+        let watch = OutsideWatch::start(self, live)?;
+        // Set once, when the registry starts.
+        let _ = self.outside.set(watch);
+        Ok(())
+    }
+
+    /// The thread that looks; `None` where none was started.
+    pub(super) fn outside(&self) -> Option<&OutsideWatch> {
+        self.outside.get()
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Run>>> {
@@ -171,18 +193,64 @@ impl Roster {
     }
 
     /// Reports and keeps the result of a stop, replacing the earlier report of the same run.
-    pub(crate) fn note_stop(&self, owner: AgentOwner, report: StopReport) {
+    pub(super) fn note_stop(&self, owner: AgentOwner, mut report: StopReport, left: Vec<LeftHelper>) {
+        let processes = left.iter().map(|left| left.process).collect();
+        report.outside = left.into_iter().map(|left| left.helper).collect();
         let stop = AgentStop { uid: owner.uid, report: report.clone() };
         let what = if report.confirmed { Happening::AgentStopped(stop) } else { Happening::AgentSurvived(stop) };
         self.journal.tell_of(&owner, what, None);
         let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
         stops.retain(|known| known.report.run_id != report.run_id);
-        stops.push_back(Noted { owner, at: BootTime::now(), report });
+        stops.push_back(Noted { owner, at: BootTime::now(), report, left: processes });
         if stops.len() > REMEMBERED {
             stops.pop_front();
         }
         drop(stops);
         self.stirred.send_replace(());
+    }
+
+    /// Whether a stop that is kept has left a helper that may be running.
+    pub(super) fn has_left_helpers(&self) -> bool {
+        let stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        stops.iter().any(|known| known.left.iter().any(Option::is_some))
+    }
+
+    /// Forgets the helpers that have ended since.
+    pub(super) fn forget_ended_helpers(&self, is_alive: impl Fn(Identity) -> bool) {
+        let mut changed = false;
+        let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        for known in stops.iter_mut() {
+            let lives: Vec<bool> = known.left.iter().map(|process| process.is_none_or(&is_alive)).collect();
+            changed |= lives.contains(&false);
+            let mut each = lives.iter();
+            known.left.retain(|_| *each.next().unwrap_or(&true));
+            let mut each = lives.iter();
+            known.report.outside.retain(|_| *each.next().unwrap_or(&true));
+        }
+        drop(stops);
+        if changed {
+            self.stirred.send_replace(());
+        }
+    }
+
+    /// The runs whose tree this process is in, the innermost first. `process` is called only when there are runs: reading
+    /// `/proc` costs several times as much as the rest of a check.
+    ///
+    /// `process` returns `None` for a process that cannot be seen from here: it is in no run.
+    ///
+    /// Fails when `/proc` cannot be read or the process ends meanwhile; neither may read as "in no run".
+    pub(super) fn containing(
+        &self,
+        process: impl FnOnce() -> io::Result<Option<Identity>>,
+    ) -> io::Result<Vec<Arc<Run>>> {
+        let runs: Vec<_> = self.lock().values().filter(|run| run.leader().is_some()).cloned().collect();
+        if runs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(caller) = process()? else { return Ok(Vec::new()) };
+        let line = tree::ancestry(caller, ProcessEntry::read)?;
+        let found = inside(&line, &runs, || tree::usual_groups(caller.pid));
+        Ok(found.into_iter().map(|place| Arc::clone(&runs[place])).collect())
     }
 
     /// The newest stops, the newest last, each with the owner of its agent.
@@ -219,6 +287,7 @@ mod tests {
             took_ms: 1,
             confirmed,
             survivors: Vec::new(),
+            outside: Vec::new(),
         }
     }
 
@@ -226,12 +295,12 @@ mod tests {
     fn a_stop_is_remembered_once_and_only_the_newest_are() {
         let owner = || AgentOwner { uid: 0, namespaces: machineid_tree::PidNamespaces::unknown() };
         let roster = Roster::new(Journal::start(None).unwrap());
-        roster.note_stop(owner(), report(0, false));
-        roster.note_stop(owner(), report(0, true));
+        roster.note_stop(owner(), report(0, false), Vec::new());
+        roster.note_stop(owner(), report(0, true), Vec::new());
         let reports: Vec<_> = roster.recent_stops().into_iter().map(|(_, report)| report).collect();
         assert_eq!(reports, [report(0, true)]);
         for number in 1..=64 {
-            roster.note_stop(owner(), report(number, true));
+            roster.note_stop(owner(), report(number, true), Vec::new());
         }
         let stops = roster.recent_stops();
         assert_eq!((stops.len(), &stops[0].1, &stops[63].1), (64, &report(1, true), &report(64, true)));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use machineid_clock::BootTime;
 use machineid_protocol::event::{AgentName, Caller};
 use machineid_protocol::local::Killer;
+use machineid_protocol::outside::OutsideHelper;
 use machineid_protocol::{Code, Denial, DeviceId, RequestId, RunId};
 use machineid_tree::{Identity, PidNamespaces, Tree};
 use rustix::process::Signal;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use super::containment::RunContainment;
 use super::freeze::Undecided;
 use super::ledger::{BegunStop, RunRecord};
+use super::outside::{LeftHelper, SharedHelpers};
 use super::reach::{Pinned, Reach};
 use super::token::TokenHash;
 use crate::config::StopTerms;
@@ -63,6 +65,10 @@ pub(crate) struct Outbox {
     /// Why one of the run's devices cannot be validated.
     pub(crate) undecided: Option<Arc<str>>,
     pub(crate) stop: Option<StopNotice>,
+    /// The helpers outside the tree, without ordinary services.
+    pub(crate) helpers: Arc<[OutsideHelper]>,
+    /// The number of looks that the wrapper was asked for.
+    pub(crate) looks: u64,
 }
 
 /// The notice of a stop for the wrapper.
@@ -123,6 +129,10 @@ pub(crate) struct Run {
     tree_ended: AtomicBool,
     /// Whether this daemon has frozen the leaf.
     frozen: AtomicBool,
+    /// What the agent uses outside its tree.
+    pub(super) helpers: SharedHelpers,
+    /// What the wrapper told of that and no thread has taken yet.
+    told: Mutex<Option<Vec<OutsideHelper>>>,
     outbox: watch::Sender<Outbox>,
 }
 
@@ -140,6 +150,8 @@ impl Run {
             wrapper_left: AtomicBool::new(false),
             tree_ended: AtomicBool::new(false),
             frozen: AtomicBool::new(false),
+            helpers: SharedHelpers::default(),
+            told: Mutex::default(),
             outbox: watch::channel(Outbox::default()).0,
         }
     }
@@ -382,6 +394,47 @@ impl Run {
     /// Tells the wrapper of the stop.
     pub(crate) fn notify_stop(&self, notice: StopNotice) {
         self.outbox.send_modify(|outbox| outbox.stop = Some(notice));
+    }
+
+    /// Tells the wrapper what the agent uses outside its tree.
+    pub(super) fn tell_helpers(&self) {
+        let helpers: Arc<[OutsideHelper]> = self
+            .left_helpers()
+            .into_iter()
+            // To the wrapper, which reports the stop when the daemon may not have begun to end them.
+            .map(|left| OutsideHelper { ending: left.helper.ending || left.ends_with_run, ..left.helper })
+            .collect();
+        self.outbox.send_if_modified(|outbox| {
+            let changed = outbox.helpers != helpers;
+            outbox.helpers = helpers;
+            changed
+        });
+    }
+
+    /// Keeps what the wrapper tells, in place of what it told before. Returns whether nothing was kept.
+    pub(super) fn put_told(&self, helpers: Vec<OutsideHelper>) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).replace(helpers).is_none()
+    }
+
+    /// Takes what the wrapper has told.
+    pub(super) fn take_told(&self) -> Vec<OutsideHelper> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+    }
+
+    /// Has the wrapper look for what the agent uses outside its tree: the daemon may not.
+    pub(super) fn ask_wrapper_to_look(&self) {
+        self.outbox.send_modify(|outbox| outbox.looks += 1);
+    }
+
+    /// The helpers outside the tree that a stop leaves, as far as is known.
+    pub(super) fn left_helpers(&self) -> Vec<LeftHelper> {
+        self.helpers.lock().unwrap_or_else(PoisonError::into_inner).left()
+    }
+
+    /// Everything that the agent uses outside its tree, and why there may be more.
+    pub(crate) fn outside(&self) -> (Vec<OutsideHelper>, Option<String>) {
+        let helpers = self.helpers.lock().unwrap_or_else(PoisonError::into_inner);
+        (helpers.all(), helpers.gap().map(str::to_owned))
     }
 
     /// Counts a new connection of the wrapper.

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use machineid_clock::BootTime;
 use machineid_protocol::event::{AgentStart, Caller, Happening};
+use machineid_protocol::outside::OutsideHelper;
 use machineid_protocol::status::StopReport;
 use machineid_protocol::{Code, Denial, DeviceId, RunId};
-use machineid_tree::{self as tree, Identity, Leaf, ProcessEntry, ProcessTable};
+use machineid_tree::{Identity, Leaf, ProcessTable};
 use tokio::sync::watch;
 use tracing::info;
 
 use super::containment::RunContainment;
 use super::enforcer::{Enforcer, LEADER_GONE, Reason, SignalBy, TreeToEnd, WRAPPER_GONE};
 use super::freeze::Undecided;
-use super::inside::inside;
 use super::ledger::{Ledger, Store};
 use super::reach::Pinned;
 use super::roster::{Census, Roster};
@@ -72,6 +72,7 @@ impl RunRegistry {
         let roster = Arc::new(Roster::new(journal));
         let ledger = Ledger::start(store)?;
         let enforcer = Enforcer::start(Arc::clone(&roster), ledger.clone(), live.clone())?;
+        roster.watch_outside(live.clone())?;
         Ok(Self { roster, enforcer, ledger, live, closing: AtomicBool::new(false) })
     }
 
@@ -131,6 +132,7 @@ impl RunRegistry {
             "{}", if run.is_adopted() { "agent adopted while it ran" } else { "agent started" }
         );
         self.tell_start(run, caller);
+        self.look_outside();
         if let Some(written) = written
             && !written.await
         {
@@ -164,6 +166,20 @@ impl RunRegistry {
         let StartTerms { code, request_id, containment, token, caller: _ } = terms;
         run.admit(Admission { since: BootTime::now(), code, request_id, containment, token }, leases, undecided);
         Ok(until)
+    }
+
+    /// Takes what a wrapper sees its agent use outside its tree.
+    pub(crate) fn told_outside(&self, run: &Arc<Run>, helpers: Vec<OutsideHelper>) {
+        if let Some(outside) = self.roster.outside() {
+            outside.told(run, helpers);
+        }
+    }
+
+    /// Has the processes that agents use outside their trees looked for soon.
+    pub(super) fn look_outside(&self) {
+        if let Some(outside) = self.roster.outside() {
+            outside.started();
+        }
     }
 
     fn tell_start(&self, run: &Run, caller: Caller) {
@@ -337,14 +353,7 @@ impl RunRegistry {
         &self,
         process: impl FnOnce() -> io::Result<Option<Identity>>,
     ) -> io::Result<Vec<Arc<Run>>> {
-        let runs: Vec<_> = self.roster.lock().values().filter(|run| run.leader().is_some()).cloned().collect();
-        if runs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let Some(caller) = process()? else { return Ok(Vec::new()) };
-        let line = tree::ancestry(caller, ProcessEntry::read)?;
-        let found = inside(&line, &runs, || tree::usual_groups(caller.pid));
-        Ok(found.into_iter().map(|place| Arc::clone(&runs[place])).collect())
+        self.roster.containing(process)
     }
 
     fn end(&self, runs: &[Arc<Run>], denial: &Denial, signal_by: SignalBy) {

@@ -2,6 +2,7 @@
 
 use machineid_clock::BootTime;
 use machineid_protocol::event::{AgentName, AgentStop, Happening};
+use machineid_protocol::outside::listed;
 use machineid_protocol::report::{EventId, EventKind, MOST_EVENTS, ReportedEvent};
 
 use crate::telemetry::Journal;
@@ -45,6 +46,7 @@ fn reported(told: &TimedEvent, id: EventId, now: BootTime) -> Option<ReportedEve
         took_ms: None,
         killed: None,
         survivors: None,
+        outside: None,
     };
     let agent = |event, agent: &AgentName| ReportedEvent {
         run_id: Some(agent.run_id),
@@ -59,6 +61,7 @@ fn reported(told: &TimedEvent, id: EventId, now: BootTime) -> Option<ReportedEve
         took_ms: Some(report.took_ms),
         killed: Some(report.killed as u64),
         survivors: Some(report.survivors.len() as u64),
+        outside: listed(&report.outside).as_deref().map(cut),
         ..of(event, &report.device_id)
     };
     Some(match &told.event.what {
@@ -85,7 +88,9 @@ fn reported(told: &TimedEvent, id: EventId, now: BootTime) -> Option<ReportedEve
         Happening::AgentEnded(ended) => agent(EventKind::AgentEnded, ended),
         Happening::DeviceHeld(hold) => of(EventKind::DeviceHeld, &hold.device_id),
         Happening::DeviceReleased(hold) => of(EventKind::DeviceReleased, &hold.device_id),
-        Happening::AuthorityUp(_)
+        // An authority of an earlier version refuses a report with a kind of event that it does not know. Its stop names the helper.
+        Happening::OutsideHelper(_)
+        | Happening::AuthorityUp(_)
         | Happening::AuthorityDown(_)
         | Happening::ConfigReloaded(_)
         | Happening::FilesRestored(_) => return None,

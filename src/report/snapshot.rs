@@ -1,13 +1,15 @@
 //! The content of a report: each device with its standing and number of agents, and the stops not reported yet. It contains
 //! no command, path or secret.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use machineid_clock::BootTime;
 use machineid_protocol::api::LARGEST_WATCH;
+use machineid_protocol::outside::OutsideHelper;
 use machineid_protocol::report::{
-    Bound, MOST_STOPS, MOST_SURVIVORS, Report, ReportedDevice, ReportedStop, ReportedSurvivor, SidecarId,
+    Bound, MOST_OUTSIDE, MOST_STOPS, MOST_SURVIVORS, Report, ReportedDevice, ReportedHelper, ReportedStop,
+    ReportedSurvivor, SidecarId,
 };
 use machineid_protocol::status::{StandingKind, StopReport};
 use machineid_protocol::{DeviceId, RunId};
@@ -50,7 +52,8 @@ pub(super) fn take(
     let bound = settings.stop_bound().with(census.all as usize);
     let used = held.into_iter().map(|(device, held)| device_of(device, &held, census.of(device), now));
     let ended = ended.iter().map(|end| device_that_ended(end, census.of(&end.device)));
-    let devices = used.chain(ended).take(LARGEST_WATCH).collect();
+    let mut devices: Vec<ReportedDevice> = used.chain(ended).take(LARGEST_WATCH).collect();
+    add_outside(&mut devices, remembered.iter().map(|(_, stop)| stop));
     let report = Report {
         sidecar_id: id,
         sequence: now.as_millis(),
@@ -88,6 +91,7 @@ fn device_of(
         lease_left_ms: held.lease_until.map(|until| millis(until.saturating_since(now))),
         agents,
         stopping,
+        outside: Vec::new(),
     }
 }
 
@@ -102,7 +106,29 @@ fn device_that_ended(end: &EndedDevice, DeviceAgents { agents, stopping }: Devic
         lease_left_ms: None,
         agents,
         stopping,
+        outside: Vec::new(),
     }
+}
+
+/// Adds to each denied device the helpers that its stopped agents used outside their trees and that run on.
+fn add_outside<'a>(devices: &mut [ReportedDevice], stops: impl Iterator<Item = &'a StopReport>) {
+    let mut left: HashMap<&DeviceId, Vec<ReportedHelper>> = HashMap::new();
+    for stop in stops.filter(|stop| !stop.outside.is_empty()) {
+        let of_device = left.entry(&stop.device_id).or_default();
+        for helper in stop.outside.iter().map(helper_of) {
+            if of_device.len() < MOST_OUTSIDE && !of_device.contains(&helper) {
+                of_device.push(helper);
+            }
+        }
+    }
+    for device in devices.iter_mut().filter(|device| device.standing == StandingKind::Denied) {
+        device.outside = left.remove(&device.device_id).unwrap_or_default();
+    }
+}
+
+fn helper_of(helper: &OutsideHelper) -> ReportedHelper {
+    let OutsideHelper { pid, name, kind, ending, .. } = helper;
+    ReportedHelper { name: name.clone(), pid: *pid, kind: *kind, ending: *ending }
 }
 
 fn stop_of(stop: &StopReport, ago: Duration) -> ReportedStop {
@@ -123,6 +149,7 @@ fn stop_of(stop: &StopReport, ago: Duration) -> ReportedStop {
             .take(MOST_SURVIVORS)
             .map(|survivor| ReportedSurvivor { pid: survivor.pid, reason: survivor.reason.clone() })
             .collect(),
+        outside: stop.outside.iter().take(MOST_OUTSIDE).map(helper_of).collect(),
     }
 }
 

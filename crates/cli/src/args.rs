@@ -389,8 +389,8 @@ const REVOKE_HELP: &str = "\
 With --wait the fleet is followed through what sidecars report to the authority (machineid-authority takes reports; \
 against another one only the bound of a stop can be told).
 
-Exit codes: 0 revoked (with --wait: and nothing runs any more), 1 failed or done in part, or processes survive, 2 wrong \
-usage, 75 (--wait) revoked, but not every stop is confirmed: each is named.";
+Exit codes: 0 revoked (with --wait: and nothing runs any more), 1 failed or done in part, or processes survive, or an \
+agent's daemon outside its tree runs on, 2 wrong usage, 75 (--wait) revoked, but not every stop is confirmed: each is named.";
 
 #[derive(Debug, Args)]
 #[command(after_help = REVOKE_HELP)]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::local::Killer;
+use super::outside::OutsideHelper;
 use super::status::{StandingKind, StopReport};
 use super::{Code, Containment, DeviceId, HoldsAgainst, RequestId, RunId};
 
@@ -34,6 +35,8 @@ pub enum Happening {
     AgentStopped(AgentStop),
     /// An agent ended by itself, and none of its processes is left.
     AgentEnded(AgentName),
+    /// An agent uses a process outside its tree, which is no ordinary service.
+    OutsideHelper(OutsideFound),
     /// The authority answers: for the first time, or again.
     AuthorityUp(AuthorityUp),
     /// The authority no longer gives usable answers.
@@ -151,6 +154,17 @@ pub struct AgentStop {
     pub report: StopReport,
 }
 
+/// A process outside an agent's tree that the agent uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OutsideFound {
+    /// The agent.
+    #[serde(flatten)]
+    pub agent: AgentName,
+    /// The process outside.
+    pub helper: OutsideHelper,
+}
+
 /// The authority answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -242,6 +256,7 @@ impl Happening {
             Self::AgentSurvived(_) => "agent-survived",
             Self::AgentStopped(_) => "agent-stopped",
             Self::AgentEnded(_) => "agent-ended",
+            Self::OutsideHelper(_) => "outside-helper",
             Self::AuthorityUp(_) => "authority-up",
             Self::AuthorityDown(_) => "authority-down",
             Self::ConfigReloaded(_) => "config-reloaded",
@@ -259,6 +274,7 @@ impl Happening {
             Self::AgentStopping(stop) => Some(stop.agent.uid),
             Self::AgentSurvived(stop) | Self::AgentStopped(stop) => Some(stop.uid),
             Self::AgentEnded(agent) => Some(agent.uid),
+            Self::OutsideHelper(found) => Some(found.agent.uid),
             Self::Decision(_)
             | Self::AuthorityUp(_)
             | Self::AuthorityDown(_)

@@ -8,6 +8,7 @@
 //! | `code`, `decision` | an answer; the only place where an ALLOW is made |
 //! | `report` | what sidecars report to an authority, and what an authority returns of it |
 //! | `local`, `status`, `event` | the local socket: supervised runs, the status, the event stream |
+//! | `outside` | processes outside a tree that the tree works through |
 //! | `containment` | how a process tree is held together |
 //! | `exit` | the programs' exit codes |
 //! | `device_id`, `run_id`, `request_id` | names |
@@ -33,6 +34,7 @@ pub mod host_name;
 pub mod http_head;
 pub mod key_role;
 pub mod local;
+pub mod outside;
 pub mod printable;
 pub mod report;
 pub mod request_id;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::code::CodeKind;
+use super::outside::OutsideHelper;
 use super::{Code, Containment, DeviceId, RequestId, RunId, Wish};
 
 /// The body of every answer to a check, whatever its status.
@@ -106,6 +107,15 @@ pub enum StopRequest {
     Device(DeviceId),
     /// Every run that the caller may stop; `false` is refused.
     All(bool),
+}
+
+/// The body of `POST /v1/outside`: everything that a wrapper sees its agent use outside its tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct OutsideReport {
+    /// The helpers, at most [`super::outside::MOST_HELPERS`].
+    pub helpers: Vec<OutsideHelper>,
 }
 
 /// The answer to a [`StopRequest`].
@@ -270,6 +280,15 @@ pub enum SuperviseEvent {
         /// The reason, as text.
         reason: Option<String>,
     },
+    /// The processes outside the tree that the agent uses, without ordinary services; sent when they change, also during a stop.
+    /// It has no effect; it tells what a stop leaves.
+    Outside {
+        /// The helpers.
+        helpers: Vec<OutsideHelper>,
+    },
+    /// The daemon may not read the descriptors of the agent's processes: the wrapper looks for what the agent uses outside its
+    /// tree, and tells by `POST /v1/outside`.
+    Look {},
     /// The tree must end.
     Stop {
         /// The reason, as a code.

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::outside::OutsideKind;
 use super::status::StandingKind;
 use super::{Code, DeviceId, RequestId, RunId};
 
@@ -16,6 +17,9 @@ pub const MOST_STOPS: usize = 64;
 
 /// The most survivors that are named for one stop.
 pub const MOST_SURVIVORS: usize = 16;
+
+/// The most outside helpers that are named for one device or stop.
+pub const MOST_OUTSIDE: usize = 8;
 
 /// The most events in one report.
 pub const MOST_EVENTS: usize = 256;
@@ -102,6 +106,41 @@ pub struct ReportedDevice {
     pub agents: u32,
     /// The number of agents that are being stopped and have not ended.
     pub stopping: u32,
+    /// Processes outside the trees that stopped agents of the device used and that run on, at most [`MOST_OUTSIDE`]; while the
+    /// device is denied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outside: Vec<ReportedHelper>,
+}
+
+/// A process outside an agent's tree that the agent used, and that is no ordinary service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedHelper {
+    /// The process in a few words.
+    pub name: String,
+    /// The process id on its host, if the sidecar can see the process.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// What kind of process it is.
+    pub kind: OutsideKind,
+    /// Whether the sidecar is ending it.
+    #[serde(default)]
+    pub ending: bool,
+}
+
+impl ReportedHelper {
+    /// The process for people, such as `codex app-server (pid 4711)`.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        self.pid.map_or_else(|| self.name.clone(), |pid| format!("{} (pid {pid})", self.name))
+    }
+
+    /// Whether it goes on with the agent's work for certain: nothing ends it, and it runs tools for agents.
+    #[must_use]
+    pub fn defies_the_stop(&self) -> bool {
+        self.kind == OutsideKind::AgentDaemon && !self.ending
+    }
 }
 
 /// A stop, as a sidecar reports it.
@@ -134,6 +173,9 @@ pub struct ReportedStop {
     /// Processes that survived SIGKILL, at most [`MOST_SURVIVORS`].
     #[serde(default)]
     pub survivors: Vec<ReportedSurvivor>,
+    /// Processes outside the tree that the agent used and that ran on, at most [`MOST_OUTSIDE`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outside: Vec<ReportedHelper>,
 }
 
 /// A process that survived SIGKILL.
@@ -210,6 +252,9 @@ pub struct ReportedEvent {
     /// The number of processes that survived SIGKILL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub survivors: Option<u64>,
+    /// Processes outside the tree that the agent used and that ran on, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<String>,
 }
 
 /// The id of an event: the sidecar's start, and a number that counts from it.
@@ -335,6 +380,9 @@ pub struct FleetSidecar {
     /// The progress of the stop that the device's revoke asks for; `None` while the device is not revoked.
     #[serde(default)]
     pub stop: Option<StopProgress>,
+    /// Processes outside the trees that stopped agents of the device used and that ran on at the last report.
+    #[serde(default)]
+    pub outside: Vec<ReportedHelper>,
 }
 
 /// The progress of the stop that a revoke asks of one sidecar.

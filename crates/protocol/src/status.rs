@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::local::Killer;
+use super::outside::OutsideHelper;
 use super::{Code, Containment, DeviceId, HoldsAgainst, KeyRole, RequestId, RunId};
 
 /// The daemon's state.
@@ -118,6 +119,9 @@ pub struct StopReport {
     pub confirmed: bool,
     /// Processes that survived SIGKILL. The daemon keeps trying to end them.
     pub survivors: Vec<SurvivorReport>,
+    /// Processes outside the tree that the agent used and that run on, as far as is known; ordinary services are left out.
+    #[serde(default)]
+    pub outside: Vec<OutsideHelper>,
 }
 
 /// A process that survived SIGKILL.
@@ -315,6 +319,12 @@ pub struct AgentReport {
     /// Whether the agent was put under supervision while it ran (`machineid adopt`): it has no wrapper.
     #[serde(default)]
     pub adopted: bool,
+    /// Processes outside the tree that the agent uses; ordinary services come last.
+    #[serde(default)]
+    pub outside: Vec<OutsideHelper>,
+    /// Why there may be more of these, if there may.
+    #[serde(default)]
+    pub outside_gap: Option<String>,
 }
 
 /// Which processes may use an agent's token.

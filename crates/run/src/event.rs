@@ -153,6 +153,8 @@ pub(super) enum WrapperAction {
     HoldTerminal(bool),
     /// Thaw the agent's processes.
     Thaw,
+    /// Look for what the agent uses outside its tree, and tell the daemon.
+    LookOutside,
     /// Begin the stop.
     BeginStop { first_signal: FirstSignal, grace: Duration },
     /// Shorten the grace to end this much from now, if that is sooner.

@@ -22,10 +22,11 @@
 //! | `connection` | the connection to the daemon |
 //! | `stopping` | the wrapper's own stop of its tree |
 //! | `timer` | a timer on the boot clock |
+//! | `outside_look` | what the agent uses outside its tree, where the daemon may not look |
 //! | `shell` | the poll loop that carries out what `core` decides |
 //!
 //! The wrapper has one thread and no runtime: it starts in a millisecond and sleeps in one `poll` for as long as the command
-//! runs.
+//! runs. Only where the daemon may not look at the agent's processes, a second thread does.
 
 #![forbid(unsafe_code)]
 
@@ -40,6 +41,7 @@ mod isolation;
 mod options;
 mod outcome;
 mod outside;
+mod outside_look;
 mod say;
 mod screen;
 mod setup;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use machineid_protocol::outside::{OutsideHelper, still_running};
 use machineid_protocol::{Code, Containment, DeviceId, Exit, RequestId, RunId};
 use machineid_tree::{NamedProcess, StopSummary};
 use serde::Serialize;
@@ -141,6 +142,12 @@ impl RunOutcome {
         }
         Some(line)
     }
+
+    /// What a stop leaves outside the tree, to be put behind the line; empty when it leaves nothing, and when nothing was stopped.
+    pub(super) fn left_outside(&self, outside: &[OutsideHelper]) -> String {
+        let left = still_running(outside).filter(|_| self.was_stopped());
+        left.map(|left| format!("; {}", printable(&left))).unwrap_or_default()
+    }
 }
 
 /// Makes foreign text fit for a terminal: one line, no control characters, of bounded length.
@@ -173,6 +180,8 @@ pub(super) struct StatusFile<'a> {
     survivors: Vec<SurvivorLine>,
     /// Processes that the command left running and that were ended; the first 64 of them.
     leftovers: Vec<LeftoverLine>,
+    /// Processes outside the tree that the agent used, and that run on after a stop as far as is known.
+    outside: &'a [OutsideHelper],
 }
 
 #[derive(Debug, Serialize)]
@@ -192,7 +201,7 @@ pub(super) fn status_json(
     outcome: &RunOutcome,
     run_id: RunId,
     device_id: Option<&DeviceId>,
-    containment: Option<Containment>,
+    (containment, outside): (Option<Containment>, &[OutsideHelper]),
     stop: Option<&StopSummary>,
 ) -> String {
     let survivors = stop.map_or(&[][..], |stop| &stop.survivors);
@@ -219,6 +228,7 @@ pub(super) fn status_json(
             .iter()
             .map(|process| LeftoverLine { pid: process.pid.as_raw(), name: printable(&process.name) })
             .collect(),
+        outside,
     };
     // Strings and numbers only: nothing in it can fail to be written.
     serde_json::to_string(&status).map(|text| text + "\n").unwrap_or_default()
@@ -263,7 +273,7 @@ mod tests {
         );
         let json = |outcome| {
             let run = "00000000000000000000000000000007".parse().unwrap();
-            status_json(outcome, run, None, None, Some(&stop))
+            status_json(outcome, run, None, (None, &[]), Some(&stop))
         };
         assert!(json(&ended).contains(r#""leftovers":[{"pid":4711,"name":"gradle"},{"pid":4712,"name":"no??de"}]"#));
         // After a stop nothing was left running by the command.
@@ -274,6 +284,26 @@ mod tests {
         stop.signalled = 100;
         let line = ended.leftovers(&stop).unwrap();
         assert!(line.contains("ended 100 processes") && line.contains("sh (18) and 92 more;"), "{line}");
+    }
+
+    #[test]
+    fn what_a_stop_leaves_outside_is_named_and_what_an_end_leaves_is_not() {
+        let daemon = OutsideHelper {
+            pid: Some(4711),
+            exe: None,
+            uid: Some(1000),
+            via: "unix:/tmp/x".to_owned(),
+            kind: machineid_protocol::outside::OutsideKind::AgentDaemon,
+            name: "codex\u{1b} app-server".to_owned(),
+            ending: false,
+        };
+        let stopped = RunOutcome::stopped(Exit::Denied, EndCause::Denied, Some(Code::DeviceRevoked));
+        assert_eq!(
+            stopped.left_outside(std::slice::from_ref(&daemon)),
+            "; still running outside: codex? app-server (pid 4711), which this agent used"
+        );
+        assert_eq!(stopped.left_outside(&[]), "");
+        assert_eq!(RunOutcome::of_command(Exit::Command(0)).left_outside(&[daemon]), "");
     }
 
     #[test]

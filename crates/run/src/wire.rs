@@ -4,7 +4,7 @@
 //! would be most of the wrapper.
 
 use machineid_protocol::http_head::{end_of_head, status_of};
-use machineid_protocol::local::{SuperviseEvent, SuperviseRequest};
+use machineid_protocol::local::{OutsideReport, SuperviseEvent, SuperviseRequest};
 use machineid_protocol::{RunId, Wish};
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,15 @@ pub(super) fn inquiry(run_id: RunId) -> Vec<u8> {
 pub(super) fn thaw(run_id: RunId) -> Vec<u8> {
     let head = format!("POST /v1/thaw?run_id={run_id} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n");
     format!("{head}Content-Length: 0\r\n\r\n").into_bytes()
+}
+
+/// What the agent uses outside its tree.
+pub(super) fn outside(run_id: RunId, report: &OutsideReport) -> Vec<u8> {
+    // Strings and numbers only: nothing in it can fail to be written.
+    let body = serde_json::to_vec(report).unwrap_or_default();
+    let head = format!("POST /v1/outside?run_id={run_id} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n");
+    let head = format!("{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.into_bytes(), body].concat()
 }
 
 /// The answer as far as it was read.
@@ -147,7 +156,7 @@ impl AnswerReader {
         let Ok(kind) = serde_json::from_slice::<GuardianKind>(line) else {
             return Some(self.lost("its answer does not follow the protocol"));
         };
-        if !matches!(&*kind.event, "allow" | "lease" | "undecided" | "stop" | "error") {
+        if !matches!(&*kind.event, "allow" | "lease" | "undecided" | "outside" | "look" | "stop" | "error") {
             // An event of a newer daemon.
             return None;
         }

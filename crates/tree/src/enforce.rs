@@ -120,6 +120,11 @@ impl Stop {
         Self { named: Some(Vec::new()), ..self }
     }
 
+    /// Leaves out these processes, and what descends from them, from now on: trees of their own within this one.
+    pub fn spare(&mut self, others: impl IntoIterator<Item = Identity>) {
+        self.tree.spare(others);
+    }
+
     /// Sends the stop signal to the tree's leader, which was pinned in advance, without looking at the tree: where many
     /// trees are stopped at once, no leader waits for the looks at other trees. [`Stop::step`] does not send it again.
     ///

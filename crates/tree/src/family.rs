@@ -13,7 +13,7 @@ use std::collections::HashSet;
 
 use rustix::io::Errno;
 
-use super::members::{Guardian, Tree};
+use super::members::{Guardian, Member, Sighting, Tree};
 use super::orphans;
 use super::pid::{Identity, Pid};
 use super::stat::ProcessEntry;
@@ -24,6 +24,14 @@ use super::table::{Observer, ProcessTable};
 const MOST: usize = 4096;
 
 impl Tree {
+    /// The living members, at a cost that depends on the tree alone. `None` when descent is not enough; a process table then
+    /// tells.
+    ///
+    /// Fails when no descriptor is available.
+    pub fn members_by_descent(&mut self) -> Result<Option<Vec<Member>>, Errno> {
+        Ok(self.family(&[])?.map(|table| self.join(&Sighting::of(&table))))
+    }
+
     /// Returns a table of this tree's processes and its supervisors only. `None` when descent is not enough: a
     /// supervisor is missing, the kernel lists no children, there are too many processes, or a process that is known to
     /// belong to the tree (by an earlier look, or since it is `inside` the control group) is not a descendant. `None`

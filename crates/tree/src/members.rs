@@ -155,6 +155,11 @@ impl Tree {
         Self { cookie: Some(run), ..self }
     }
 
+    /// Leaves out these processes, and what descends from them, from now on.
+    pub(super) fn spare(&mut self, others: impl IntoIterator<Item = Identity>) {
+        self.bystanders.extend(others);
+    }
+
     /// The first process of the tree.
     #[must_use]
     pub const fn leader(&self) -> Identity {

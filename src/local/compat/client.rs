@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use machineid_blocking::Owner as Turn;
 use machineid_protocol::RunId;
-use machineid_tcp_owner::{Origin, origin_of_connection};
+use machineid_sockets::{Origin, origin_of_connection};
 use tokio::net::TcpStream;
 
 use crate::local::Context;
@@ -112,7 +112,7 @@ impl TcpClient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use machineid_tcp_owner::Owner;
+    use machineid_sockets::Owner;
 
     #[test]
     fn a_token_is_good_in_the_runs_group_or_else_for_its_user_or_else_for_who_is_in_its_tree() {

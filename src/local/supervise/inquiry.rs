@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use machineid_clock::BootTime;
 use machineid_openapi::{AnswerDoc, JSON, Operation};
-use machineid_protocol::local::{SuperviseEvent, ThawAnswer};
+use machineid_protocol::local::{OutsideReport, SuperviseEvent, ThawAnswer};
+use machineid_protocol::outside::{MOST_HELPERS, OutsideHelper};
 use machineid_protocol::{Code, RunId};
 use tracing::info;
 
@@ -18,7 +19,7 @@ use super::ndjson;
 use super::stream::line;
 use crate::local::peer::Peer;
 use crate::local::rights::AgentScope;
-use crate::local::{Context, check, millis, reply};
+use crate::local::{Context, check, millis, read_whole, reply};
 use crate::registry::Run;
 
 pub(in crate::local) const INQUIRE: Operation = Operation {
@@ -105,6 +106,55 @@ pub(in crate::local) async fn thaw(
         info!(run_id = %id, uid = peer.uid(), "thawed although its device is undecided");
     }
     (StatusCode::OK, Json(ThawAnswer { run_id: id, was_frozen })).into_response()
+}
+
+pub(in crate::local) const OUTSIDE: Operation = Operation {
+    path: "/v1/outside",
+    method: "post",
+    summary: "What the caller sees its agent use outside its tree; for the run's wrapper. It informs, and changes nothing else",
+    parameters: &[RUN_ID],
+    body: Some("OutsideReport"),
+    answers: &[
+        AnswerDoc(204, JSON, None, "taken"),
+        AnswerDoc(400, JSON, NO, "the request names no run, or its body is malformed"),
+        AnswerDoc(404, JSON, NO, "the caller has no such run"),
+    ],
+};
+
+/// `POST /v1/outside?run_id=ID`: for the run's own wrapper, where the daemon may not read the descriptors of its agent. A wrapper
+/// that the daemon cannot see is known by its user and the run's id, as for [`inquire`].
+pub(in crate::local) async fn outside(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Response {
+    let id = match run_id(query.as_deref()) {
+        Ok(id) => id,
+        Err(refusal) => return *refusal,
+    };
+    let body = match read_whole(body).await {
+        Ok(body) => body,
+        Err((status, reason)) => return reply::refusal(status, Code::BadRequest, reason),
+    };
+    let Some(run) = context.runs.get(id) else { return no_such_run() };
+    let is_wrapper = match run.wrapper() {
+        Some(wrapper) => peer.identity().is_ok_and(|caller| caller == Some(wrapper)),
+        None => peer.uid() == run.opened.uid,
+    };
+    if !is_wrapper {
+        return no_such_run();
+    }
+    match serde_json::from_slice::<OutsideReport>(&body) {
+        Ok(report) if report.helpers.len() <= MOST_HELPERS => {
+            context.runs.told_outside(&run, report.helpers.into_iter().map(OutsideHelper::bounded).collect());
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Ok(_) => reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, "the report names too many helpers"),
+        Err(error) => {
+            reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, format!("the request cannot be read: {error}"))
+        }
+    }
 }
 
 fn run_id(query: Option<&str>) -> Result<RunId, Box<Response>> {

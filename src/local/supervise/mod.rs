@@ -8,8 +8,8 @@
 //! | `contain` | finds or makes the control group |
 //! | `stream` | the events |
 //! | `refusals` | limits the refusals in the log |
-//! | `inquiry` | `GET /v1/supervise`, `POST /v1/thaw`: about one run |
 //! | `adopt` | `POST /v1/adopt`: a process that runs already |
+//! | `inquiry` | `GET /v1/supervise`, `POST /v1/thaw`, `POST /v1/outside`: about one run |
 
 mod adopt;
 mod contain;
@@ -52,7 +52,7 @@ use crate::registry::{Refused, Run, StartTerms, Token};
 use crate::telemetry::metrics::Rejected;
 
 pub(super) use adopt::{ADOPT, adopt};
-pub(super) use inquiry::{INQUIRE, THAW, inquire, thaw};
+pub(super) use inquiry::{INQUIRE, OUTSIDE, THAW, inquire, outside, thaw};
 pub(super) use refusals::Refusals;
 pub(super) use request::fuzz;
 

@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use futures_util::Stream;
 use machineid_clock::BootTime;
 use machineid_protocol::local::SuperviseEvent;
+use machineid_protocol::outside::OutsideHelper;
 use tokio::sync::watch;
 
 use super::allow;
@@ -56,6 +57,10 @@ pub(super) struct RunEventStream {
     /// Why the device cannot be validated, as last told.
     undecided: Option<Arc<str>>,
     stopped: bool,
+    /// The helpers outside the tree, as last told.
+    helpers: Arc<[OutsideHelper]>,
+    /// The number of looks that the wrapper has been asked for.
+    looks: u64,
     events: watch::Receiver<Outbox>,
     /// Dropped with the connection, which signals the end of the run.
     held: HeldRun,
@@ -73,7 +78,18 @@ impl RunEventStream {
     ) -> Self {
         // Zero, so that a change while the first event is made is not missed.
         let (first, context) = (first.map(line), Arc::clone(context));
-        Self { first, until, terms: 0, undecided: None, stopped: false, events, held, context }
+        Self {
+            first,
+            until,
+            terms: 0,
+            undecided: None,
+            stopped: false,
+            helpers: Arc::default(),
+            looks: 0,
+            events,
+            held,
+            context,
+        }
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
@@ -100,6 +116,14 @@ impl RunEventStream {
                     signalled: notice.signalled,
                     grace_ms: millis(grace),
                 });
+            }
+            if outbox.helpers != self.helpers {
+                self.helpers = Arc::clone(&outbox.helpers);
+                return line(&SuperviseEvent::Outside { helpers: outbox.helpers.to_vec() });
+            }
+            if outbox.looks != self.looks {
+                self.looks = outbox.looks;
+                return line(&SuperviseEvent::Look {});
             }
             if outbox.terms != self.terms && !self.stopped {
                 self.terms = outbox.terms;

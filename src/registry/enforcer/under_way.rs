@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use machineid_clock::{self as clock, BootTime};
 use machineid_protocol::event::{Happening, StopRequested};
+use machineid_protocol::outside::still_running;
 use machineid_protocol::status::{StopReport, SurvivorReport};
 use machineid_protocol::{Code, Denial, HoldsAgainst};
 use machineid_tree::{Advance, FirstSignal, Guardian, KILL_PATIENCE, Leaf, Next, ProcessTable, Stop};
@@ -331,15 +332,20 @@ impl UnderWay {
         let report = self.report(now, true);
         let StopReport { mechanism, signalled, killed, took_ms, .. } = &report;
         match &self.reason {
-            Reason::Denied(denial) => {
-                info!(
+            Reason::Denied(denial) => match self.still_outside() {
+                None => info!(
                     %run_id, %device_id, code = %denial.code, %mechanism, signalled, killed, took_ms,
                     "agent stopped: nothing of it is left"
-                );
-            }
+                ),
+                Some(outside) => warn!(
+                    %run_id, %device_id, code = %denial.code, %mechanism, signalled, killed, took_ms,
+                    "agent stopped: nothing of its tree is left; {outside}"
+                ),
+            },
             Reason::WrapperGone if self.left_process() => {
+                let outside = self.still_outside();
                 warn!(
-                    %run_id, %device_id, %mechanism, signalled, killed, took_ms,
+                    %run_id, %device_id, %mechanism, signalled, killed, took_ms, outside,
                     "the wrapper died; its agent was stopped, nothing of it is left"
                 );
             }
@@ -355,6 +361,12 @@ impl UnderWay {
             }
         }
         Some(report)
+    }
+
+    /// The helpers that the stop leaves, for the log.
+    fn still_outside(&self) -> Option<String> {
+        let left: Vec<_> = self.run.left_helpers().into_iter().map(|left| left.helper).collect();
+        still_running(&left)
     }
 
     fn report(&self, now: BootTime, confirmed: bool) -> StopReport {
@@ -386,6 +398,8 @@ impl UnderWay {
                     reason: survivor.reason.in_words().to_owned(),
                 })
                 .collect(),
+            // The roster, which notes the report, knows which of them live.
+            outside: Vec::new(),
         }
     }
 }

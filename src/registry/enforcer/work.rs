@@ -251,6 +251,11 @@ impl Worker {
         for ending in remote {
             self.tell_only(&ending);
         }
+        // Only now: what the agents use outside their trees is looked for after the signals, by another thread.
+        if let Some(outside) = self.roster.outside().filter(|_| !begun.is_empty()) {
+            let begun = self.under_way.iter().filter(|stop| begun.contains(&stop.run.id()));
+            outside.stopping(begun.map(|stop| Arc::clone(&stop.run)).collect());
+        }
         if !begun.is_empty() {
             let took_us = u64::try_from(BootTime::now().saturating_since(now).as_micros()).unwrap_or(u64::MAX);
             debug!(trees = begun.len(), took_us, "signalled the leaders of all trees to stop");
@@ -271,7 +276,7 @@ impl Worker {
                 self.roster.journal.tell_of(&stop.run.owner(), requested, stop.run.stopper().cloned());
             }
             if let Some(report) = stop.survivors(now) {
-                self.roster.note_stop(stop.run.owner(), report);
+                self.roster.note_stop(stop.run.owner(), report, stop.run.left_helpers());
             }
         }
         if !over.is_empty() {
@@ -358,7 +363,7 @@ impl Worker {
             }
             let run = &stop.run;
             match stop.confirm(now) {
-                Some(report) => self.roster.note_stop(run.owner(), report),
+                Some(report) => self.roster.note_stop(run.owner(), report, run.left_helpers()),
                 None => self.roster.journal.tell_of(&run.owner(), Happening::AgentEnded(run.as_named()), None),
             }
             let leaf = run.admission().and_then(|admission| admission.containment.leaf.as_ref());

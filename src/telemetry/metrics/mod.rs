@@ -309,6 +309,7 @@ impl Metrics {
             Happening::Decision(_)
             | Happening::AgentStarted(_)
             | Happening::AgentEnded(_)
+            | Happening::OutsideHelper(_)
             | Happening::AuthorityUp(_)
             | Happening::AuthorityDown(_)
             | Happening::DeviceHeld(_)

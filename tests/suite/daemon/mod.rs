@@ -22,6 +22,7 @@ mod kill_file;
 mod local_stop;
 mod manager;
 mod metrics;
+mod outside;
 mod own_files;
 mod push;
 mod question;

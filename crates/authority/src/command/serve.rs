@@ -336,7 +336,7 @@ fn clients(text: &str) -> Result<usize, FlagError> {
 /// Parses a trusted proxy.
 fn proxy(text: &str) -> Result<TrustedProxy, FlagError> {
     match text.parse()? {
-        TrustedProxy::User(uid) if machineid_tcp_owner::is_ambiguous(uid) => Err(FlagError::AnyUser(uid)),
+        TrustedProxy::User(uid) if machineid_sockets::is_ambiguous(uid) => Err(FlagError::AnyUser(uid)),
         proxy @ (TrustedProxy::User(_) | TrustedProxy::Network(_)) => Ok(proxy),
     }
 }

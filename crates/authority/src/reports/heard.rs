@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use machineid_protocol::api::LARGEST_WATCH;
 use machineid_protocol::report::{
-    Bound, MOST_EVENTS, MOST_STOPS, MOST_SURVIVORS, Report, ReportedDevice, ReportedEvent, ReportedStop, SidecarId,
+    Bound, MOST_EVENTS, MOST_OUTSIDE, MOST_STOPS, MOST_SURVIVORS, Report, ReportedDevice, ReportedEvent,
+    ReportedHelper, ReportedStop, SidecarId,
 };
 use machineid_protocol::{DeviceId, DevicePattern};
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use crate::proofs::Proof;
 
 /// The longest stored name, in characters.
 const LONGEST_NAME: usize = 100;
+const LONGEST_HELPER: usize = 60;
 const LONGEST_VERSION: usize = 40;
 const LONGEST_REASON: usize = 200;
 
@@ -105,6 +107,7 @@ impl HeardReport {
         let version = printable(&version, LONGEST_VERSION);
         let kept = |mut device: ReportedDevice| {
             device.revoked_at = device.revoked_at.map(|stamp| printable(&stamp, LONGEST_VERSION));
+            bound_outside(&mut device.outside);
             let id = device.device_id.clone();
             let said = Said { version: version.clone(), host: host.clone(), bound, push, device };
             serde_json::to_string(&said).ok().map(|body| (id, body))
@@ -166,6 +169,7 @@ impl KnownStop {
         for survivor in &mut stop.survivors {
             survivor.reason = printable(&survivor.reason, LONGEST_NAME);
         }
+        bound_outside(&mut stop.outside);
         Self { began_at: ago(now, stop.ago_ms), sidecar, stop }
     }
 
@@ -185,6 +189,7 @@ impl KnownEvent {
     fn take(sidecar: SidecarId, mut event: ReportedEvent, now: Timestamp) -> Self {
         event.reason = event.reason.map(|reason| printable(&reason, LONGEST_REASON));
         event.name = event.name.map(|name| printable(&name, LONGEST_NAME));
+        event.outside = event.outside.map(|outside| printable(&outside, LONGEST_REASON));
         Self { at: ago(now, event.ago_ms), sidecar, event }
     }
 
@@ -202,6 +207,13 @@ impl KnownEvent {
     /// The event's number, as the database's integer type.
     pub(crate) fn number(&self) -> i64 {
         i64::try_from(self.event.id.number).unwrap_or(i64::MAX)
+    }
+}
+
+fn bound_outside(helpers: &mut Vec<ReportedHelper>) {
+    helpers.truncate(MOST_OUTSIDE);
+    for helper in helpers {
+        helper.name = printable(&helper.name, LONGEST_HELPER);
     }
 }
 
@@ -223,6 +235,11 @@ mod tests {
     use machineid_protocol::report::{EventId, EventKind, ReportedSurvivor};
     use machineid_protocol::status::StandingKind;
 
+    fn helper() -> ReportedHelper {
+        let kind = machineid_protocol::outside::OutsideKind::AgentDaemon;
+        ReportedHelper { name: "\u{1b}".repeat(900), pid: Some(1), kind, ending: false }
+    }
+
     fn report() -> Report {
         Report {
             sidecar_id: SidecarId::random(1),
@@ -240,6 +257,7 @@ mod tests {
                 lease_left_ms: None,
                 agents: 0,
                 stopping: 0,
+                outside: vec![helper(); 40],
             }],
             stops: vec![ReportedStop {
                 device_id: "a".parse().unwrap(),
@@ -253,6 +271,7 @@ mod tests {
                 killed: 1,
                 confirmed: false,
                 survivors: vec![ReportedSurvivor { pid: 1, reason: "\n".repeat(200) }; 40],
+                outside: vec![helper(); 40],
             }],
             events: vec![ReportedEvent {
                 id: EventId { life: u32::MAX, number: u64::MAX },
@@ -268,6 +287,7 @@ mod tests {
                 took_ms: Some(u64::MAX),
                 killed: None,
                 survivors: None,
+                outside: Some("\u{1b}".repeat(5_000)),
             }],
         }
     }
@@ -277,7 +297,7 @@ mod tests {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let heard = HeardReport::take(OrgId::random(), report(), None, now).unwrap();
         let (_, body) = &heard.devices[0];
-        assert!(body.len() < 400 && !body.contains('\u{1b}'), "{body}");
+        assert!(body.len() < 4_000 && !body.contains('\u{1b}'), "{body}");
         let read = HeardDevice::read(&heard.sidecar.to_string(), now, body).unwrap();
         assert_eq!((read.said.version.as_str(), read.said.bound.cut_off_ms), ("1\u{fffd}[2J", 2));
         let stop = &heard.stops[0];
@@ -285,7 +305,7 @@ mod tests {
         assert!(!stop.stop.name.as_deref().unwrap().contains('\u{202e}'));
         assert_eq!(KnownStop::read(stop.began_at, &stop.body()).as_ref(), Ok(stop));
         let event = &heard.events[0];
-        assert!(event.body().len() < 1_500 && !event.body().contains(['\u{1b}', '\u{feff}']), "{}", event.body());
+        assert!(event.body().len() < 2_000 && !event.body().contains(['\u{1b}', '\u{feff}']), "{}", event.body());
         assert!(event.number() > 0 && event.at > Timestamp::from_second(1_700_000_000).unwrap());
         assert_eq!(KnownEvent::read(&heard.sidecar.to_string(), event.at, &event.body()).as_ref(), Ok(event));
     }

@@ -93,6 +93,7 @@ mod tests {
             lease_left_ms: None,
             agents,
             stopping,
+            outside: Vec::new(),
         }
     }
 

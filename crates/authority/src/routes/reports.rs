@@ -290,6 +290,7 @@ fn sidecar(heard: &HeardDevice, now: Timestamp, stop: Option<StopProgress>) -> F
         stopping: said.device.stopping,
         stop_bound: said.bound,
         stop,
+        outside: said.device.outside.clone(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use machineid_protocol::Exit;
 use machineid_protocol::event::{AgentName, AgentStop, Event, Happening, ReloadResult, Source};
+use machineid_protocol::outside::still_running;
 use machineid_protocol::status::StandingKind;
 use serde_json::Value;
 
@@ -190,6 +191,17 @@ fn describe(what: &Happening) -> (Option<Colour>, String) {
         Happening::AgentSurvived(stop) => (Some(Colour::Bad), stopped(stop)),
         Happening::AgentStopped(stop) => (Some(Colour::Good), stopped(stop)),
         Happening::AgentEnded(ended) => (None, format!("{}, by itself", agent(ended))),
+        Happening::OutsideHelper(found) => {
+            let helper = &found.helper;
+            let text = format!(
+                "{} uses {}, {}, by {}",
+                agent(&found.agent),
+                helper.in_words(),
+                helper.kind.as_str(),
+                helper.via
+            );
+            (Some(Colour::Unclear), text)
+        }
         Happening::AuthorityUp(up) => (Some(Colour::Good), up.url.clone()),
         Happening::AuthorityDown(down) => (Some(Colour::Unclear), format!("{}: {}", down.url, down.reason)),
         Happening::ConfigReloaded(reload) => {
@@ -218,7 +230,11 @@ fn stopped(stop: &AgentStop) -> String {
     let report = &stop.report;
     let name = report.name.clone().unwrap_or_else(|| report.run_id.to_string());
     let result = if report.confirmed {
-        format!("nothing of it is left after {}", precise(report.took_ms))
+        let took = precise(report.took_ms);
+        match still_running(&report.outside) {
+            None => format!("nothing of it is left after {took}"),
+            Some(outside) => format!("nothing of its tree is left after {took}; {outside}"),
+        }
     } else {
         let pids: Vec<String> =
             report.survivors.iter().map(|left| format!("pid {}: {}", left.pid, left.reason)).collect();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use machineid_clock as clock;
 use machineid_protocol::local::Killer;
+use machineid_protocol::outside::{counted, listed, still_running};
 use machineid_protocol::status::{
     AgentReport, AgentState, AgentsShown, AuditStatus, DeviceReport, StandingKind, Status, StopReport,
 };
@@ -168,6 +169,11 @@ fn agents(status: &Status, printer: &mut Printer) {
         for line in table::hanging("    ", &hold(agent), printer.width()) {
             printer.line(line);
         }
+        if let Some(text) = outside(agent) {
+            for line in table::hanging("    ", &text, printer.width()) {
+                printer.line(line);
+            }
+        }
     }
     printer.line(count(agents.len(), "agent", "agents"));
 }
@@ -188,6 +194,20 @@ fn hold(agent: &AgentReport) -> String {
     format!("{}, {against}{killer}{frozen}{reason}", agent.containment)
 }
 
+/// What the agent uses outside its tree: helpers by name, ordinary services by their number.
+fn outside(agent: &AgentReport) -> Option<String> {
+    let services = agent.outside.iter().filter(|helper| !helper.kind.is_helper()).count();
+    let services = (services > 0).then(|| count(services, "ordinary service", "ordinary services"));
+    let named = listed(&agent.outside);
+    let gap = agent.outside_gap.as_ref().map(|gap| format!(" ({gap})")).unwrap_or_default();
+    match (named, services) {
+        (Some(named), Some(services)) => Some(format!("uses outside its tree: {named}; and {services}{gap}")),
+        (Some(named), None) => Some(format!("uses outside its tree: {named}{gap}")),
+        // Every agent uses some.
+        (None, _) => None,
+    }
+}
+
 /// The newest stops are shown last, next to the prompt.
 fn stops(stops: &[StopReport], now: Timestamp, printer: &mut Printer) {
     if stops.is_empty() {
@@ -195,7 +215,11 @@ fn stops(stops: &[StopReport], now: Timestamp, printer: &mut Printer) {
     }
     printer.line("");
     let old = stops.len().saturating_sub(SHOWN_STOPS);
-    let shown: Vec<_> = stops.iter().enumerate().filter(|(at, stop)| *at >= old || !stop.confirmed).collect();
+    let shown: Vec<_> = stops
+        .iter()
+        .enumerate()
+        .filter(|(at, stop)| *at >= old || !stop.confirmed || !stop.outside.is_empty())
+        .collect();
     let rows: Vec<_> = shown.iter().map(|(_, stop)| stop_row(stop, now)).collect();
     for line in table::layout(&STOP_COLUMNS, &rows, printer.width()) {
         printer.line(line);
@@ -207,6 +231,12 @@ fn stops(stops: &[StopReport], now: Timestamp, printer: &mut Printer) {
         for left in &stop.survivors {
             let name = stop.name.clone().unwrap_or_else(|| stop.run_id.to_string());
             printer.line(format!("{name}: pid {} outlived SIGKILL: {}", left.pid, left.reason));
+        }
+    }
+    for (_, stop) in &shown {
+        if let Some(left) = still_running(&stop.outside) {
+            let name = stop.name.clone().unwrap_or_else(|| stop.run_id.to_string());
+            printer.line(format!("{name}: stopped; {left}"));
         }
     }
 }
@@ -311,10 +341,10 @@ const STOP_COLUMNS: [Column; 7] = [
 
 /// A stop is confirmed only when no process of the tree is left.
 fn stop_row(stop: &StopReport, now: Timestamp) -> Vec<Cell> {
-    let result = if stop.confirmed {
-        Cell::coloured("confirmed", Colour::Good)
-    } else {
-        Cell::coloured(stop_words::survivors(stop), Colour::Bad)
+    let result = match (stop.confirmed, counted(&stop.outside)) {
+        (true, None) => Cell::coloured("confirmed", Colour::Good),
+        (true, Some(helpers)) => Cell::coloured(format!("confirmed, {helpers}"), Colour::Unclear),
+        (false, _) => Cell::coloured(stop_words::survivors(stop), Colour::Bad),
     };
     vec![
         Cell::new(stop.name.clone().unwrap_or_else(|| stop.run_id.to_string())),

@@ -132,6 +132,7 @@ impl Agenda {
             }
             DeviceProgress::Stopped
             | DeviceProgress::Unused
+            | DeviceProgress::OutsideLeft
             | DeviceProgress::Lapsed
             | DeviceProgress::Stopping
             | DeviceProgress::Unproven

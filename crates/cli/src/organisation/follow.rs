@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use machineid_client::Failure;
 use machineid_clock::BootTime;
 use machineid_protocol::api::DeviceStatus;
-use machineid_protocol::report::{FleetDevice, FleetSidecar, StopProgress};
+use machineid_protocol::report::{FleetDevice, FleetSidecar, ReportedHelper, StopProgress};
 use machineid_protocol::stop_bound::default_stop_bound;
 use machineid_protocol::{Exit, span};
 use serde::Serialize;
@@ -41,6 +41,8 @@ pub(super) struct WaitReport {
     stopped: usize,
     unused: usize,
     not_confirmed: Vec<NotConfirmed>,
+    /// Processes outside the trees that stopped agents used and that run on.
+    outside: Vec<Outside>,
     /// Why nothing, or nothing more, could be found out.
     error: Option<String>,
 }
@@ -52,6 +54,36 @@ struct NotConfirmed {
     state: DeviceProgress,
     survivors: Vec<i32>,
     sidecars: Vec<FleetSidecar>,
+}
+
+/// A process outside the trees that runs on, and where.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Outside {
+    device_id: String,
+    host_device_id: String,
+    #[serde(flatten)]
+    helper: ReportedHelper,
+}
+
+impl Outside {
+    fn in_words(&self) -> String {
+        let what = if self.helper.ending { "ending outside" } else { "still running outside" };
+        let (device, helper, host) = (&self.device_id, self.helper.in_words(), &self.host_device_id);
+        format!("{device}: stopped; {what}: {helper}, which this agent used, on {host}")
+    }
+}
+
+fn outside(one: &Followed) -> Vec<Outside> {
+    let sidecars = one.device.iter().flat_map(|device| &device.sidecars);
+    let of_sidecar = |sidecar: &FleetSidecar| {
+        let host = sidecar.host_device_id.clone();
+        let left = sidecar.outside.clone().into_iter();
+        let device = one.id.clone();
+        left.map(move |helper| Outside { device_id: device.clone(), host_device_id: host.clone(), helper })
+            .collect::<Vec<_>>()
+    };
+    sidecars.flat_map(of_sidecar).collect()
 }
 
 /// Follows until everything has stopped, or for `longest`; without it, as long as a sidecar that reaches the authority
@@ -147,7 +179,8 @@ fn tell(followed: &[Followed], waited: Duration, trouble: Option<String>, printe
     let unused = followed.iter().filter(|one| one.progress == DeviceProgress::Unused).count();
     let open: Vec<&Followed> = followed.iter().filter(|one| !one.progress.is_done()).collect();
     let complete = open.is_empty() && trouble.is_none();
-    let survivors = open.iter().any(|one| one.has_survivors());
+    let survivors = open.iter().any(|one| one.has_survivors() || one.progress == DeviceProgress::OutsideLeft);
+    let outside: Vec<Outside> = followed.iter().flat_map(outside).collect();
     if printer.wants_text() {
         if !open.is_empty() {
             let rows: Vec<Vec<Cell>> = open.iter().flat_map(|one| rows(one)).collect();
@@ -155,14 +188,17 @@ fn tell(followed: &[Followed], waited: Duration, trouble: Option<String>, printe
                 printer.line(line);
             }
         }
-        printer.line(summary(stopped, unused, &open, waited));
+        for left in &outside {
+            printer.line(left.in_words());
+        }
+        printer.line(summary(stopped, unused, &open, outside.len(), waited));
     }
     if let Some(trouble) = &trouble {
         printer.note(&format!("machineid: the revoke is done, but it cannot be followed: {trouble}"));
     }
     let not_confirmed = open.iter().map(|one| not_confirmed(one)).collect();
     let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-    let report = WaitReport { complete, waited_ms, stopped, unused, not_confirmed, error: trouble };
+    let report = WaitReport { complete, waited_ms, stopped, unused, not_confirmed, outside, error: trouble };
     let exit = match (complete, survivors) {
         (true, _) => Exit::Success,
         (false, true) => Exit::Failure,
@@ -171,10 +207,14 @@ fn tell(followed: &[Followed], waited: Duration, trouble: Option<String>, printe
     Waited { report, exit }
 }
 
-fn summary(stopped: usize, unused: usize, open: &[&Followed], waited: Duration) -> String {
+fn summary(stopped: usize, unused: usize, open: &[&Followed], outside: usize, waited: Duration) -> String {
     let after = crate::words::precise(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
     let idle = if unused == 0 { String::new() } else { format!(", {unused} not in use") };
     let stopped = count(stopped, "device", "devices");
+    if open.is_empty() && outside > 0 {
+        let helpers = count(outside, "outside helper", "outside helpers");
+        return format!("{stopped} stopped{idle}: confirmed, {helpers}, known after {after}");
+    }
     if open.is_empty() {
         return format!("nothing runs any more on {stopped}{idle}, known after {after}");
     }
@@ -210,6 +250,10 @@ fn row(one: &Followed, device: &FleetDevice, sidecar: &FleetSidecar) -> Vec<Cell
         DeviceProgress::Stopping => {
             let agents = count((sidecar.agents + sidecar.stopping) as usize, "agent", "agents");
             Cell::coloured(format!("stopping {agents}"), Colour::Unclear)
+        }
+        DeviceProgress::OutsideLeft => {
+            let helpers = count(sidecar.outside.len(), "outside helper", "outside helpers");
+            Cell::coloured(format!("confirmed, {helpers}"), Colour::Bad)
         }
         DeviceProgress::Unproven => Cell::coloured("confirmation not proven", Colour::Bad),
         DeviceProgress::Contradictory => Cell::coloured("contradictory reports", Colour::Bad),

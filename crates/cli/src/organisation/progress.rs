@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use machineid_protocol::report::{Doubt, FleetDevice, FleetSidecar, StopState};
+use machineid_protocol::report::{Doubt, FleetDevice, FleetSidecar, ReportedHelper, StopState};
 use serde::Serialize;
 
 /// A device without reports, or without a recorded validation, may be one whose first report is in transit or whose
@@ -34,6 +34,8 @@ pub(super) enum DeviceProgress {
     Stopped,
     /// No sidecar uses it.
     Unused,
+    /// Nothing runs on it, but a stopped agent used the daemon of an agent program outside its tree, and that runs on.
+    OutsideLeft,
     /// A sidecar had agents at its last report. By now its lease has stopped them, if its host has run since; there is
     /// no confirmation.
     Lapsed,
@@ -61,7 +63,12 @@ impl DeviceProgress {
     /// Whether waiting will change nothing.
     pub(super) const fn is_settled(self) -> bool {
         match self {
-            Self::Stopped | Self::Unused | Self::Lapsed | Self::Unreported | Self::NoLongerRevoked => true,
+            Self::Stopped
+            | Self::Unused
+            | Self::OutsideLeft
+            | Self::Lapsed
+            | Self::Unreported
+            | Self::NoLongerRevoked => true,
             Self::Stopping | Self::NotKnownYet | Self::NotHeardFrom | Self::Unproven | Self::Contradictory => false,
         }
     }
@@ -117,6 +124,11 @@ pub(super) fn of_sidecar(device: &FleetDevice, sidecar: &FleetSidecar) -> Device
         None => {}
     }
     match sidecar.stop.as_ref().map(|stop| stop.state) {
+        // The sidecar is ending it.
+        Some(StopState::Confirmed) if sidecar.outside.iter().any(|helper| helper.ending) => DeviceProgress::Stopping,
+        Some(StopState::Confirmed) if sidecar.outside.iter().any(ReportedHelper::defies_the_stop) => {
+            DeviceProgress::OutsideLeft
+        }
         Some(StopState::Confirmed) => DeviceProgress::Stopped,
         Some(StopState::Lapsed) if ran_nothing(device, sidecar) => DeviceProgress::Stopped,
         Some(StopState::Lapsed) => DeviceProgress::Lapsed,
@@ -174,6 +186,7 @@ pub(super) mod tests {
             stopping: 0,
             stop_bound: Bound { connected_ms: 19_500, cut_off_ms: 41_000 },
             stop: Some(StopProgress { state, by: String::new(), in_ms: 0, doubt: None }),
+            outside: Vec::new(),
         }
     }
 
@@ -203,6 +216,22 @@ pub(super) mod tests {
             let followed = judge(&Targets::AllRevoked, vec![device("a", Some(1), states)], Duration::ZERO);
             assert_eq!(followed[0].progress, expected, "{states:?}");
             assert_eq!(is_over(&followed), expected.is_done());
+        }
+    }
+
+    #[test]
+    fn an_agents_daemon_outside_keeps_a_stop_from_being_complete_and_another_helper_does_not() {
+        use machineid_protocol::outside::OutsideKind;
+        for (kind, ending, expected) in [
+            (OutsideKind::AgentDaemon, false, DeviceProgress::OutsideLeft),
+            (OutsideKind::AgentDaemon, true, DeviceProgress::Stopping),
+            (OutsideKind::ContainerEngine, false, DeviceProgress::Stopped),
+        ] {
+            let helper = ReportedHelper { name: "x".to_owned(), pid: Some(1), kind, ending };
+            let left = FleetSidecar { outside: vec![helper], ..sidecar(StopState::Confirmed) };
+            let device = FleetDevice { sidecars: vec![left], ..device("a", Some(1), &[]) };
+            let followed = judge(&Targets::AllRevoked, vec![device], Duration::ZERO);
+            assert_eq!(followed[0].progress, expected);
         }
     }
 

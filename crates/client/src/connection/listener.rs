@@ -18,7 +18,7 @@ impl TrustedUsers {
     }
 
     fn include(self, uid: u32) -> bool {
-        !machineid_tcp_owner::is_ambiguous(uid) && (uid == 0 || uid == self.own || self.named == Some(uid))
+        !machineid_sockets::is_ambiguous(uid) && (uid == 0 || uid == self.own || self.named == Some(uid))
     }
 
     /// Fails unless the owner of the listener at `place` is one of them.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use machineid_clock::BootTime;
 use machineid_protocol::code::CodeKind;
 use machineid_protocol::local::SuperviseEvent;
+use machineid_protocol::outside::MOST_HELPERS;
 use machineid_protocol::{Containment, Exit, Wish};
 use machineid_sys as sys;
 use machineid_tree::FirstSignal;
@@ -84,6 +85,12 @@ impl WrapperCore {
                 self.undecided = reason;
                 Vec::new()
             }
+            SuperviseEvent::Outside { helpers } => {
+                self.helpers = helpers;
+                self.helpers.truncate(MOST_HELPERS);
+                Vec::new()
+            }
+            SuperviseEvent::Look {} => vec![WrapperAction::LookOutside],
             SuperviseEvent::Stop { code, request_id, reason, signalled, grace_ms } => {
                 let refusal = DaemonRefusal { status: 200, code, request_id, reason };
                 if matches!(self.phase, WrapperPhase::Asking { .. }) {

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use machineid_clock::BootTime;
 use machineid_protocol::local::Killer;
+use machineid_protocol::outside::OutsideHelper;
 use machineid_protocol::{Code, Containment, Exit};
 use machineid_tree::FirstSignal;
 use rustix::process::Signal;
@@ -114,6 +115,8 @@ pub(super) struct WrapperCore {
     containment: Option<Containment>,
     /// Why the daemon cannot ask the authority, by its last line about that.
     undecided: Option<String>,
+    /// What the agent uses outside its tree, as the daemon last told.
+    helpers: Vec<OutsideHelper>,
     /// Whether the agent's processes are frozen.
     frozen: bool,
     /// When the last SIGCONT came.
@@ -143,6 +146,7 @@ impl WrapperCore {
             killer: Killer::Wrapper,
             containment: None,
             undecided: None,
+            helpers: Vec::new(),
             frozen: false,
             woke_at: None,
             resumed_at: None,
@@ -192,6 +196,11 @@ impl WrapperCore {
             WrapperPhase::Stopping { .. } | WrapperPhase::Done => None,
         };
         link.into_iter().chain(phase).min()
+    }
+
+    /// What the agent uses outside its tree.
+    pub(super) fn helpers(&self) -> &[OutsideHelper] {
+        &self.helpers
     }
 
     /// Whether a daemon can end the tree by itself; also one that was restarted and does not know of this wrapper yet.

@@ -508,6 +508,7 @@ proptest! {
                     }
                     WrapperAction::Ask | WrapperAction::HangUp | WrapperAction::Inquire | WrapperAction::Forward(_) | WrapperAction::Suspend(_) | WrapperAction::Resume
                     | WrapperAction::TakeTerminal | WrapperAction::Hasten(_) | WrapperAction::Notice(_) | WrapperAction::Remark(_) | WrapperAction::HoldTerminal(_)
+                    | WrapperAction::LookOutside
                     | WrapperAction::Thaw => {}
                 }
             }

@@ -451,7 +451,11 @@ fn read_answer(event: &WrapperEvent, asked_at: BootTime) -> DaemonAnswer {
             DaemonAnswer::Lease { deadline: asked_at + left }
         }
         WrapperEvent::Line(
-            SuperviseEvent::Allow { .. } | SuperviseEvent::Undecided { .. } | SuperviseEvent::Error { .. },
+            SuperviseEvent::Allow { .. }
+            | SuperviseEvent::Undecided { .. }
+            | SuperviseEvent::Outside { .. }
+            | SuperviseEvent::Look {}
+            | SuperviseEvent::Error { .. },
         )
         | WrapperEvent::Refused(_)
         | WrapperEvent::Lost(_)

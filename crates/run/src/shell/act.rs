@@ -74,6 +74,11 @@ impl Shell<'_> {
                 }
                 WrapperAction::HoldTerminal(hold) => self.hold_terminal(hold),
                 WrapperAction::Thaw => self.thaw(),
+                WrapperAction::LookOutside => {
+                    if let Some(tree) = &self.tree {
+                        self.outside.look(tree, self.run.settings.run_id, &self.run.socket);
+                    }
+                }
                 WrapperAction::Finish(outcome) => self.outcome = Some(outcome),
             }
         }

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use machineid_clock::{BootTime, Moment, Suspends};
+use machineid_protocol::outside::OutsideHelper;
 use machineid_protocol::{Containment, DeviceId, Exit};
 use machineid_sys::{self as sys, Inherited, SignalFd};
 use machineid_tree::{Guardian, Identity, Leaf, Pid, ProcessEntry, ProcessTable, StopSummary, Survivor, Tree};
@@ -25,6 +26,7 @@ use super::event::{ConnectionLost, RunSettings, WrapperAction, WrapperEvent};
 use super::guard::{GuardianHandle, LeaderStart, explain_numbers};
 use super::outcome::{self, EndCause, RunOutcome};
 use super::outside::{self, Outside};
+use super::outside_look::OutsideLooks;
 use super::say::say;
 use super::stopping::{LookResult, Stopping};
 use super::terminal::Terminal;
@@ -37,7 +39,7 @@ pub(super) fn run(run: &Run) -> Exit {
         Ok(shell) => shell.serve(),
         Err(error) => {
             let outcome = RunOutcome::before_start(Exit::Wrapper, error.cause(), error.to_string());
-            report(run, &outcome, None, None, None);
+            report(run, &outcome, None, (None, &[]), None);
             outcome.exit
         }
     }
@@ -92,6 +94,8 @@ struct Shell<'a> {
     /// Whether the SIGCONT that ended the wrapper's own suspension has been acted on already.
     continued: bool,
     outcome: Option<RunOutcome>,
+    /// Looks for what the agent uses outside its tree.
+    outside: OutsideLooks,
 }
 
 impl<'a> Shell<'a> {
@@ -161,6 +165,7 @@ impl<'a> Shell<'a> {
             given_up: None,
             continued: false,
             outcome: None,
+            outside: OutsideLooks::default(),
         })
     }
 
@@ -303,7 +308,8 @@ impl<'a> Shell<'a> {
         if outcome.was_stopped() {
             self.terminal.reset_modes(self.run.variable("TERM"));
         }
-        report(self.run, outcome, self.device_id.as_ref(), self.core.containment(), stop.as_ref());
+        let ran = (self.core.containment(), self.core.helpers());
+        report(self.run, outcome, self.device_id.as_ref(), ran, stop.as_ref());
         if outcome.cause == EndCause::Signalled
             && let Some(signal) = outcome.signal.filter(|&signal| is_interrupt(signal))
         {
@@ -338,14 +344,14 @@ fn report(
     run: &Run,
     outcome: &RunOutcome,
     device: Option<&DeviceId>,
-    containment: Option<Containment>,
+    (containment, outside): (Option<Containment>, &[OutsideHelper]),
     stop: Option<&StopSummary>,
 ) {
     if let Some(line) = outcome.line() {
-        say(&line);
+        say(&(line + &outcome.left_outside(outside)));
     }
     if let Some(path) = &run.status_file {
-        let text = outcome::status_json(outcome, run.settings.run_id, device, containment, stop);
+        let text = outcome::status_json(outcome, run.settings.run_id, device, (containment, outside), stop);
         if let Err(error) = status_file::write(path, &text) {
             say(&format!("machineid-run: cannot write the status file {}: {error}", path.display()));
         }

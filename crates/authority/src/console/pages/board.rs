@@ -1,7 +1,7 @@
 //! The live page of a stop of many devices: the request, the hosts that confirmed it, and the time by which the leases
 //! of the others end everything. [`tally`] is pure; the page only shows its result.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ struct Tally {
     confirmed: Vec<Host>,
     /// Devices that no sidecar has reported about.
     untold: u64,
+    /// Helpers that run on outside the trees, each with its host, sorted.
+    outside: BTreeSet<String>,
     progress: CurveData,
 }
 
@@ -74,9 +76,11 @@ fn judged(rows: &[HeardOf], revoked_at: Timestamp, now: Timestamp) -> impl Itera
 fn tally(after: &Aftermath, asked_at: Timestamp, now: Timestamp) -> Tally {
     let mut hosts: BTreeMap<_, Host> = BTreeMap::new();
     let mut told = 0_u64;
+    let mut outside = BTreeSet::new();
     for (row, judged) in judged(&after.heard, asked_at, now) {
         told += u64::from(judged.is_first);
         let said = &row.heard.said;
+        outside.extend(said.device.outside.iter().map(|helper| format!("{}: {}", said.host, helper.in_words())));
         let Judged { state, by, doubt } = judged.judged;
         let agents = u64::from(said.device.agents) + u64::from(said.device.stopping);
         let host = hosts.entry(row.heard.sidecar).or_insert_with(|| Host {
@@ -108,7 +112,7 @@ fn tally(after: &Aftermath, asked_at: Timestamp, now: Timestamp) -> Tally {
         bound: alive().map(|host| span(asked_at, host.by)).max(),
         since: span(asked_at, now),
     };
-    Tally { outstanding, confirmed, untold: after.devices.saturating_sub(told), progress }
+    Tally { outstanding, confirmed, untold: after.devices.saturating_sub(told), outside, progress }
 }
 
 /// Of the states of two devices on one host, the one further from its end.
@@ -189,6 +193,9 @@ struct Page {
     more: usize,
     confirmed_names: Vec<String>,
     more_confirmed: usize,
+    /// Helpers that run on outside the trees.
+    outside: Vec<String>,
+    outside_count: usize,
 }
 
 pub(super) async fn show(
@@ -201,7 +208,7 @@ pub(super) async fn show(
     let asked_at = Timestamp::from_microsecond(at).map_err(|_| Refused::NotFound)?;
     let after = app.store.aftermath(account.org.id, asked_at).await?.ok_or(Refused::NotFound)?;
     let now = now();
-    let Tally { outstanding, confirmed, untold, progress } = tally(&after, asked_at, now);
+    let Tally { outstanding, confirmed, untold, outside, progress } = tally(&after, asked_at, now);
     let alive = outstanding.iter().filter(|host| host.state != StopState::Lapsed);
     let place = format!("{}/org/{}", app.console.base, account.org.id);
     let asked = When::new(asked_at, now);
@@ -225,6 +232,8 @@ pub(super) async fn show(
             histogram: (!progress.stopped.is_empty()).then(|| pictures::histogram(&progress.stopped)),
             rows: outstanding.iter().take(SHOWN).map(|host| Row::new(host, now)).collect(),
             more: outstanding.len().saturating_sub(SHOWN),
+            outside_count: outside.len(),
+            outside: outside.into_iter().take(SHOWN).collect(),
             more_confirmed: confirmed.len().saturating_sub(SHOWN),
             confirmed_names: confirmed.into_iter().take(SHOWN).map(|host| host.name).collect(),
         },

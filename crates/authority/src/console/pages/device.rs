@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use jiff::Timestamp;
 use machineid_protocol::DeviceId;
+use machineid_protocol::report::ReportedHelper;
 use serde::Deserialize;
 
 use super::fleet::DeviceRow;
@@ -42,6 +43,8 @@ struct Stop {
     request_id: Option<String>,
     confirmed: bool,
     survivors: Vec<String>,
+    /// Helpers that ran on outside the tree.
+    outside: Vec<String>,
     took: String,
     killed: String,
 }
@@ -56,6 +59,7 @@ impl Stop {
             request_id: stop.request_id.map(|id| id.to_string()),
             confirmed: stop.confirmed,
             survivors: stop.survivors.iter().map(|left| format!("{}: {}", left.pid, left.reason)).collect(),
+            outside: stop.outside.iter().map(ReportedHelper::in_words).collect(),
             took: took_text(stop.took_ms),
             killed: grouped(stop.killed),
         }

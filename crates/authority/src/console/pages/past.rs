@@ -72,7 +72,9 @@ fn text(event: &ReportedEvent) -> String {
             let took = event.took_ms.map_or_else(String::new, |took| format!(" after {}", took_text(took)));
             let killed = event.killed.filter(|killed| *killed > 0);
             let killed = killed.map_or_else(String::new, |killed| format!(", {} by SIGKILL", processes(killed)));
-            format!("{agent} is gone, confirmed{took}{killed}{code}")
+            let outside =
+                event.outside.as_ref().map_or_else(String::new, |left| format!("; still running outside: {left}"));
+            format!("{agent} is gone, confirmed{took}{killed}{code}{outside}")
         }
         EventKind::AgentEnded => format!("{agent} ended by itself"),
         EventKind::DeviceHeld => format!("Held on its host until released there{code}"),
@@ -131,6 +133,7 @@ mod tests {
                 took_ms: Some(1_234),
                 killed: Some(1),
                 survivors: None,
+                outside: None,
             },
         };
         let events = vec![told(3, 12, EventKind::AgentStopped), told(2, 11, EventKind::AgentStopping)];

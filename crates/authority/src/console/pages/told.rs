@@ -42,6 +42,8 @@ pub(super) struct StopProgress {
     state: StopState,
     doubt: Option<Doubt>,
     pub(super) word: &'static str,
+    /// The number of helpers outside the trees that run on.
+    pub(super) outside: usize,
     pub(super) shape: &'static str,
     pub(super) class: &'static str,
     /// The time by which the lease alone has stopped everything.
@@ -68,7 +70,7 @@ impl Told {
             agents: sum(|heard| heard.said.device.agents),
             stopping: sum(|heard| heard.said.device.stopping),
             bound: bound(longest),
-            progress: all.max_by_key(|progress| (progress.rank(), progress.by)),
+            progress: all.max_by_key(|progress| (progress.rank(), progress.outside, progress.by)),
         })
     }
 }
@@ -103,19 +105,22 @@ impl StopProgress {
         let Some(revoked_at) = device.revoked_at else { return vec![None; heard.len()] };
         let known = RevokedDevice { revoked_at, last_seen_at: device.last_seen_at, notes: Notes::in_time(now) };
         let judged = judge_all(&known, &heard.iter().collect::<Vec<_>>(), now);
-        judged.into_iter().map(|judged| Some(Self::new(judged, now))).collect()
+        let outside = heard.iter().map(|heard| heard.said.device.outside.len());
+        judged.into_iter().zip(outside).map(|(judged, outside)| Some(Self::new(judged, outside, now))).collect()
     }
 
-    fn new(Judged { state, by, doubt }: Judged, now: Timestamp) -> Self {
+    fn new(Judged { state, by, doubt }: Judged, outside: usize, now: Timestamp) -> Self {
         let (word, shape, class, waits) = match (doubt, state) {
             (Some(Doubt::Contradictory), _) => ("contradictory reports", "▲", "revoked", true),
             (Some(Doubt::Unproven), _) => ("confirmation not proven", "△", "halted", true),
-            (None, StopState::Confirmed) => ("stopped, confirmed", "✓", "confirmed", false),
+            (None, StopState::Confirmed) => {
+                ("stopped, confirmed", "✓", if outside == 0 { "confirmed" } else { "halted" }, false)
+            }
             (None, StopState::Stopping) => ("stopping", "◐", "halted", true),
             (None, StopState::Pending) => ("not confirmed", "○", "halted", true),
             (None, StopState::Lapsed) => ("not confirmed, lease ended", "◌", "halted", false),
         };
-        Self { state, doubt, word, shape, class, by, by_when: When::new(by, now), waits }
+        Self { state, doubt, word, outside, shape, class, by, by_when: When::new(by, now), waits }
     }
 
     /// The rank in order of progress, for comparison.

@@ -77,7 +77,7 @@ pub(crate) async fn run(args: &StopArgs, env: Env<'_>, printer: &mut Printer) ->
     let bound = before.as_ref().map_or(UNKNOWN_BOUND, longest);
     wait(&args.socket, env, &mut stopped, bound, printer).await?;
     page::show(&stopped, &held, args.json, printer);
-    Ok(if stopped.iter().all(|one| one.outcome.is_over()) { Exit::Success } else { Exit::Failure })
+    Ok(if stopped.iter().all(|one| one.outcome.is_complete()) { Exit::Success } else { Exit::Failure })
 }
 
 /// The longest time that a stop may take from now on; any grace period is included.

@@ -1,6 +1,7 @@
 //! The result of a stop, from the daemon's status. A requested stop is not a confirmed one.
 
 use machineid_protocol::RunId;
+use machineid_protocol::outside::{OutsideHelper, OutsideKind, still_running};
 use machineid_protocol::status::{AgentReport, Status, StopReport};
 
 /// One run that is being stopped.
@@ -26,6 +27,23 @@ pub(in crate::host) enum StopOutcome {
 impl StopOutcome {
     pub(in crate::host) const fn is_over(&self) -> bool {
         matches!(self, Self::Gone(_))
+    }
+
+    /// What the stop left outside the tree, in words.
+    pub(in crate::host) fn left_outside(&self) -> Option<String> {
+        match self {
+            Self::Gone(Some(report)) => still_running(&report.outside),
+            Self::Gone(None) | Self::Requested | Self::NotOver(_) => None,
+        }
+    }
+
+    /// Whether the stop is over and left no agent's daemon that nothing ends.
+    pub(in crate::host) fn is_complete(&self) -> bool {
+        let defies = |helper: &OutsideHelper| helper.kind == OutsideKind::AgentDaemon && !helper.ending;
+        match self {
+            Self::Gone(report) => report.as_ref().is_none_or(|report| !report.outside.iter().any(defies)),
+            Self::Requested | Self::NotOver(_) => false,
+        }
     }
 
     /// The outcome by this status, for a run whose stop was requested before the status was queried.

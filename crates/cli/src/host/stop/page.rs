@@ -1,6 +1,7 @@
 //! The result of each stop, as a table and as JSON.
 
 use machineid_protocol::DeviceId;
+use machineid_protocol::outside::counted;
 use machineid_protocol::status::StopReport;
 use serde_json::{Value, json};
 
@@ -49,6 +50,11 @@ pub(super) fn show(stopped: &[Stopped], held: &[DeviceId], json: bool, printer: 
             }
         }
     }
+    for one in stopped {
+        if let Some(left) = one.outcome.left_outside() {
+            printer.line(format!("{}: stopped; {left}", name(one)));
+        }
+    }
     if stopped.iter().any(|one| matches!(one.outcome, StopOutcome::NotOver(_))) {
         printer.note("the daemon keeps retrying; look again with: machineid status");
     }
@@ -61,7 +67,10 @@ fn name(one: &Stopped) -> String {
 fn row(one: &Stopped) -> Vec<Cell> {
     let (result, colour, report) = match &one.outcome {
         StopOutcome::Requested => ("requested, not confirmed".to_owned(), Colour::Unclear, None),
-        StopOutcome::Gone(report) => ("gone".to_owned(), Colour::Good, report.as_ref()),
+        StopOutcome::Gone(report) => match report.as_ref().and_then(|report| counted(&report.outside)) {
+            None => ("gone".to_owned(), Colour::Good, report.as_ref()),
+            Some(helpers) => (format!("gone, {helpers}"), Colour::Unclear, report.as_ref()),
+        },
         StopOutcome::NotOver(report) => (survivors(report), Colour::Bad, Some(report)),
     };
     let of = |text: &dyn Fn(&StopReport) -> String| report.map_or_else(|| "-".to_owned(), text);
