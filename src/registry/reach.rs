@@ -49,7 +49,7 @@ impl Pinned {
     }
 
     /// Whether the process is stopped (SIGSTOP); `false` when unknown.
-    fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         let entry = ProcessEntry::read(self.identity.pid).ok().flatten();
         entry.is_some_and(|entry| entry.identity == self.identity && entry.activity == Activity::Stopped)
     }
@@ -135,6 +135,11 @@ impl Reach {
         self.guardian.as_ref().map(|guardian| guardian.role)
     }
 
+    /// The process of the guardian.
+    pub(crate) fn guardian_process(&self) -> Option<Identity> {
+        self.guardian.as_ref().map(|guardian| guardian.pinned.identity)
+    }
+
     pub(crate) fn is_alone(&self) -> bool {
         self.alone
     }
@@ -149,11 +154,12 @@ impl Reach {
     }
 
     /// Continues the supervisors that are stopped (Ctrl-Z is enough) although their tree is gone: they can then report the
-    /// end, as a wrapper does with its exit code, its line and its status file. Returns them.
-    pub(crate) fn continue_stopped_supervisors(&self, run_id: RunId) -> Vec<Supervisor> {
+    /// end, as a wrapper does with its exit code, its line and its status file. Returns them. A wrapper that has other runs is
+    /// left as it is: these go on, and it with them.
+    pub(crate) fn continue_stopped_supervisors(&self, run_id: RunId, shares_wrapper: bool) -> Vec<Supervisor> {
         let mut continued = Vec::new();
         for (role, supervisor) in self.supervisors() {
-            if supervisor.has_ended() || !supervisor.is_stopped() {
+            if (shares_wrapper && role == Supervisor::Wrapper) || supervisor.has_ended() || !supervisor.is_stopped() {
                 continue;
             }
             continued.push(role);
@@ -168,9 +174,12 @@ impl Reach {
         continued
     }
 
-    /// Ends those of these supervisors that have not ended by themselves: their parents would wait for ever.
-    pub(crate) fn kill_supervisors(&self, run_id: RunId, late: &[Supervisor]) {
-        let is_late = |(role, supervisor): &(Supervisor, &Pinned)| late.contains(role) && !supervisor.has_ended();
+    /// Ends those of these supervisors that have not ended by themselves: their parents would wait for ever. Not a wrapper that
+    /// has other runs.
+    pub(crate) fn kill_supervisors(&self, run_id: RunId, late: &[Supervisor], shares_wrapper: bool) {
+        let is_late = |(role, supervisor): &(Supervisor, &Pinned)| {
+            late.contains(role) && !(shares_wrapper && *role == Supervisor::Wrapper) && !supervisor.has_ended()
+        };
         for (role, supervisor) in self.supervisors().filter(is_late) {
             let pid = supervisor.identity.pid.as_raw();
             match supervisor.kill() {

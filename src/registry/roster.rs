@@ -142,6 +142,12 @@ impl Roster {
         count
     }
 
+    /// Whether the wrapper of this run has other runs.
+    pub(crate) fn shares_wrapper(&self, run: &Run) -> bool {
+        let wrapper = run.wrapper();
+        wrapper.is_some() && self.lock().values().any(|other| other.id() != run.id() && other.wrapper() == wrapper)
+    }
+
     /// Removes a run of which nothing is left.
     pub(crate) fn forget(&self, run: &Arc<Run>, ledger: &Ledger) {
         self.forget_all(std::slice::from_ref(run), ledger);

@@ -109,13 +109,16 @@ fn words_of(line: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
-/// Whether a command in an agent's settings is our hook for this agent, whatever its path and options are.
+/// Whether a command in an agent's settings is our hook for this agent, whatever its path and options are. A command of
+/// another program that is given ours as an argument is not.
 #[must_use]
 pub fn is_ours(command: &str, agent: Agent) -> bool {
-    let mut words = command.split_whitespace().map(|word| word.trim_matches(['\'', '"']));
-    let named = |word: &str| Path::new(word).file_name().is_some_and(|name| name == "machineid");
-    // A path with spaces is quoted, so its last word names the program.
-    words.position(named).is_some() && words.next() == Some("hook") && words.next() == Some(agent.name())
+    let own = command.split_once(" || ").map_or(command, |(own, _guard)| own);
+    let Some(words) = words_of(own) else { return false };
+    let mut words = words.iter();
+    words.next().is_some_and(|program| Path::new(program).file_name().is_some_and(|name| name == "machineid"))
+        && words.next().is_some_and(|verb| verb == "hook")
+        && words.next().is_some_and(|name| name == agent.name())
 }
 
 fn text(path: &Path) -> String {
@@ -138,6 +141,22 @@ mod tests {
 
     fn command(agent: Agent) -> HookCommand {
         HookCommand { program: "/usr/bin/machineid".into(), agent, socket: None, device: None, timeout: None }
+    }
+
+    #[test]
+    fn a_hook_is_ours_by_its_own_program_and_not_by_an_argument_of_another() {
+        let spaced = HookCommand { program: "/opt/my tools/machineid".into(), ..command(Agent::ClaudeCode) };
+        for ours in
+            [command(Agent::ClaudeCode).line(), spaced.line(), "machineid hook claude-code --timeout 5s".to_owned()]
+        {
+            assert!(is_ours(&ours, Agent::ClaudeCode), "{ours}");
+            assert!(!is_ours(&ours, Agent::Codex), "{ours}");
+        }
+        for other in
+            ["/opt/audit --log x -- machineid hook claude-code", "echo machineid hook claude-code", "machineid check"]
+        {
+            assert!(!is_ours(other, Agent::ClaudeCode), "{other}");
+        }
     }
 
     #[test]

@@ -51,15 +51,22 @@ impl Helpers {
             }
         };
         if let Some(known) = self.known.iter_mut().find(|known| same(known)) {
-            if known.process.is_none() && found.process.is_some() {
+            // What this process has seen holds against what a wrapper has told: a wrapper's word shields no process.
+            let corrected = known.by_wrapper && !found.by_wrapper;
+            let is_news = corrected && known.helper.kind != found.helper.kind;
+            if corrected || (known.process.is_none() && found.process.is_some()) {
                 *known = found;
             }
-            return None;
+            return is_news.then_some(&known.helper);
         }
         if self.known.len() >= MOST_HELPERS {
-            // An ordinary service makes room; a helper does not.
-            let service = self.known.iter().rposition(|known| !known.helper.kind.is_helper());
-            self.known.remove(service.filter(|_| found.helper.kind.is_helper())?);
+            // The least important makes room for what is more important; first of all what only the wrapper has told of.
+            let rank = |known: &LeftHelper| (known.by_wrapper, known.helper.kind);
+            let least = (0..self.known.len()).max_by_key(|&at| rank(&self.known[at]))?;
+            if rank(&self.known[least]) <= rank(&found) {
+                return None;
+            }
+            self.known.remove(least);
         }
         self.known.push(found);
         self.known.last().map(|known| &known.helper)
@@ -207,6 +214,24 @@ mod tests {
         helpers.learn(LeftHelper { by_wrapper: true, process: None, ..found(4, OutsideKind::AgentDaemon) });
         assert!(helpers.learn(found(4, OutsideKind::AgentDaemon)).is_none());
         assert_eq!(helpers.to_end(7), [process(4)]);
+    }
+
+    #[test]
+    fn a_wrapper_that_calls_a_daemon_a_service_or_fills_the_list_shields_nothing() {
+        let mut helpers = Helpers::default();
+        helpers.learn(LeftHelper { by_wrapper: true, ..found(4, OutsideKind::Service) });
+        assert_eq!(helpers.learn(found(4, OutsideKind::AgentDaemon)).unwrap().kind, OutsideKind::AgentDaemon);
+        assert_eq!(helpers.to_end(7), [process(4)]);
+        for number in 10..=60 {
+            helpers.learn(LeftHelper { by_wrapper: true, ..found(number, OutsideKind::AgentDaemon) });
+        }
+        assert!(helpers.learn(found(70, OutsideKind::Other)).is_some(), "what is seen has a place");
+        for number in 80..=120 {
+            helpers.learn(found(number, OutsideKind::Other));
+        }
+        assert!(helpers.learn(found(130, OutsideKind::AgentDaemon)).is_some(), "a daemon has one before other helpers");
+        assert_eq!(helpers.to_end(7), [process(4), process(130)]);
+        assert_eq!(helpers.all().len(), MOST_HELPERS);
     }
 
     #[test]

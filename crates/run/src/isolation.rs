@@ -1,7 +1,8 @@
 //! What `--isolate` hides: the places where an agent would meet a process that works for it outside its tree.
 //!
 //! Directories become empty ones of the command's own; sockets refuse connections. Places of the user that do not exist yet
-//! are made, so that a daemon that starts later is hidden as well.
+//! are made, so that a daemon that starts later is hidden as well. One whose directory is removed or renamed on the host and
+//! made again is not.
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;

@@ -111,6 +111,25 @@ fn a_wrapper_that_is_stopped_leaves_the_stop_signal_to_the_thread() {
 }
 
 #[test]
+fn a_stopped_wrapper_that_has_another_run_is_left_as_it_is() {
+    let bench = Bench::new();
+    let (mut leader, other_leader, wrapper) = (Sleeper::start(), Sleeper::start(), Sleeper::start());
+    let stopped = wrapper.pinned();
+    stopped.process().unwrap().signal(Signal::STOP).unwrap();
+    while stopped.can_act() {
+        std::thread::yield_now();
+    }
+    let until = BootTime::now() + Duration::from_millis(50);
+    let _other = bench.run(&other_leader, &wrapper, until + Duration::from_mins(10));
+    let run = bench.run(&leader, &wrapper, until);
+    leader.0.wait().unwrap();
+    while bench.roster.lock().contains_key(&run.id()) {
+        std::thread::yield_now();
+    }
+    assert!(stopped.is_stopped() && !stopped.has_ended());
+}
+
+#[test]
 fn a_lease_that_was_moved_meanwhile_is_not_over() {
     let bench = Bench::new();
     let (mut leader, wrapper) = (Sleeper::start(), Sleeper::start());

@@ -125,7 +125,7 @@ impl Worker {
         self.enforce(now, to_end);
         for (_, run, continued) in self.reporting.extract_if(.., |(until, ..)| *until <= now) {
             if let Some(reach) = &run.opened.reach {
-                reach.kill_supervisors(run.id(), &continued);
+                reach.kill_supervisors(run.id(), &continued, self.roster.shares_wrapper(&run));
             }
         }
         for turn in pulses {
@@ -372,7 +372,7 @@ impl Worker {
             }
             if let Some(reach) = &run.opened.reach {
                 // Not earlier: a wrapper that is continued would continue its agent.
-                let continued = reach.continue_stopped_supervisors(run.id());
+                let continued = reach.continue_stopped_supervisors(run.id(), self.roster.shares_wrapper(run));
                 if !continued.is_empty() {
                     self.reporting.push((now + REPORT, Arc::clone(run), continued));
                 }

@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 
 use super::OutsideWatch;
 use crate::config::Live;
+use crate::registry::reach::Reach;
 use crate::registry::roster::Roster;
 use crate::registry::run::Run;
 
@@ -100,6 +101,12 @@ fn refusal(roster: &Roster, process: Identity, run: &Run) -> Option<&'static str
     }
 }
 
+/// The processes by which a supervised tree is known.
+fn processes(run: &Run) -> impl Iterator<Item = Identity> {
+    let guardian = run.opened.reach.as_ref().and_then(Reach::guardian_process);
+    run.wrapper().into_iter().chain(guardian).chain(run.leader())
+}
+
 struct Work {
     orders: Receiver<Condemned>,
     roster: Weak<Roster>,
@@ -134,7 +141,8 @@ impl Work {
         }
         let (now, terms) = (BootTime::now(), self.live.now().stop_terms());
         warn!(run_id = %run.id(), device_id = %run.opened.device, pid = process.pid.as_raw(), "ending the helper that the stopped agent used, with what it started");
-        let stop = Stop::begin(now, Tree::alone(*process, None), terms.signal, FirstSignal::Ours, terms.grace);
+        let stop =
+            Stop::begin(now, Tree::alone(*process, None).without_group(), terms.signal, FirstSignal::Ours, terms.grace);
         self.under_way.insert(*process, (stop, now));
     }
 
@@ -147,14 +155,14 @@ impl Work {
             Ok(table) => table,
             Err(errno) => return self.put_off(now, errno),
         };
-        // Agents that a helper started through a wrapper are supervised: their own devices decide.
-        let wrappers: Vec<Identity> = roster.all().iter().filter_map(|run| run.wrapper()).collect();
+        // Agents below a helper that are supervised, through a wrapper or adopted: their own devices decide.
+        let supervised: Vec<Identity> = roster.all().iter().flat_map(|run| processes(run)).collect();
         let mut ended = false;
         self.under_way.retain(|process, (stop, at)| {
             if *at > now {
                 return true;
             }
-            stop.spare(wrappers.iter().copied().filter(|wrapper| wrapper != process));
+            stop.spare(supervised.iter().copied().filter(|supervised| supervised != process));
             let pid = process.pid.as_raw();
             match stop.step(now, &table) {
                 Next::LookAt(next) if now < stop.ladder().kill_at() + GIVE_UP => {

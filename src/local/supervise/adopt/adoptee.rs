@@ -86,7 +86,29 @@ pub(super) fn find(context: &Context, peer: &Peer, pid: i32) -> Result<Adoptee, 
     let command: Vec<_> = process_facts::arguments(&command);
     let mut tree = Tree::alone(process.identity(), None).without_group();
     gather::settle(&mut tree).map_err(|errno| overloaded(&errno))?;
+    if !scope.is_all() {
+        check_users(&mut tree, users.real)?;
+    }
     Ok(Adoptee { process, owner, command: request::command_for_people(&command), tree })
+}
+
+/// Checks that all processes of a tree are of this user, who could otherwise end through the daemon what the kernel lets the
+/// user send no signal to, such as what was started with sudo.
+fn check_users(tree: &mut Tree, owner: u32) -> Result<(), StartRefusal> {
+    let table = ProcessTable::scan().map_err(|errno| overloaded(&errno))?;
+    for member in tree.members(&table) {
+        let pid = member.identity.pid;
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
+        let Some(users) = Users::parse(&status) else { continue };
+        if !users.are_one() || users.real != owner {
+            return Err(refused(format!(
+                "the tree holds process {pid}, which runs as uid {}; root, the daemon's user and local.admin_group may adopt \
+                 processes of several users",
+                users.shown()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that no other run is in the tree of this process.

@@ -29,6 +29,8 @@ enum GatherError {
     Move(Pid, Errno),
     #[error("it forks faster than its processes can be moved")]
     Restless,
+    #[error("process {0} of it is in another control group than the first process, where it stays")]
+    Elsewhere(Pid),
     #[error("its control group cannot be frozen")]
     NotFreezable,
 }
@@ -74,6 +76,7 @@ pub(super) fn hold(tree: &mut Tree, run: RunId, wanted: WantedContainment) -> Re
 }
 
 fn gather(tree: &mut Tree, run: RunId, freezable: bool) -> Result<Leaf, GatherError> {
+    check_groups(tree)?;
     let leaf = Leaf::make_below(tree.leader().pid, run).map_err(GatherError::Make)?;
     let moved = if freezable && !leaf.can_freeze() { Err(GatherError::NotFreezable) } else { move_all(&leaf, tree) };
     match moved {
@@ -83,6 +86,20 @@ fn gather(tree: &mut Tree, run: RunId, freezable: bool) -> Result<Leaf, GatherEr
             Err(why)
         }
     }
+}
+
+/// Checks that all processes are in the group of the first. One that was put elsewhere, as a service manager or a container
+/// engine does, is not taken out of what limits it, and could not be put back.
+fn check_groups(tree: &mut Tree) -> Result<(), GatherError> {
+    let group = |pid: Pid| std::fs::read(format!("/proc/{pid}/cgroup")).ok();
+    let first = group(tree.leader().pid);
+    for member in tree.members(&ProcessTable::scan()?) {
+        let pid = member.identity.pid;
+        if group(pid).is_some_and(|other| Some(&other) != first.as_ref()) {
+            return Err(GatherError::Elsewhere(pid));
+        }
+    }
+    Ok(())
 }
 
 fn move_all(leaf: &Leaf, tree: &mut Tree) -> Result<(), GatherError> {

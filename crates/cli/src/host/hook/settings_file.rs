@@ -126,7 +126,10 @@ impl SettingsFile {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         if self.exists() && text.is_some() {
             let copy = self.copy_path();
-            self.write(&copy, &self.text, false).map_err(io("write the copy", &copy))?;
+            // The file as it was before our hook is worth more than one that has it.
+            if !copy.exists() || !self.text.contains("machineid hook ") {
+                self.write(&copy, &self.text, false).map_err(io("write the copy", &copy))?;
+            }
         }
         match text {
             Some(text) => {

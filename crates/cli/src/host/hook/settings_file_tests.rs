@@ -24,6 +24,22 @@ fn a_file_is_replaced_with_its_mode_and_a_copy_is_kept() {
 }
 
 #[test]
+fn the_copy_is_the_file_as_it_was_before_the_first_hook() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("settings.json");
+    let copy = directory.path().join("settings.json.before-machineid");
+    fs::write(&path, "theirs").unwrap();
+    for text in ["/usr/bin/machineid hook codex", "/opt/bin/machineid hook codex"] {
+        put(&path, text).unwrap();
+        assert_eq!(fs::read_to_string(&copy).unwrap(), "theirs");
+    }
+    // Without a hook in it, what stands there is theirs again.
+    fs::write(&path, "theirs, new").unwrap();
+    put(&path, "machineid hook codex").unwrap();
+    assert_eq!(fs::read_to_string(&copy).unwrap(), "theirs, new");
+}
+
+#[test]
 fn a_new_file_comes_with_its_directories() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a/b/hook.sh");
