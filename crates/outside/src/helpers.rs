@@ -50,7 +50,8 @@ impl Helpers {
                 known.helper.via == found.helper.via && known.helper.uid == found.helper.uid
             }
         };
-        if let Some(known) = self.known.iter_mut().find(|known| same(known)) {
+        if let Some(at) = self.known.iter().position(same) {
+            let known = &mut self.known[at];
             // What this process has seen holds against what a wrapper has told: a wrapper's word shields no process.
             let corrected = known.by_wrapper && !found.by_wrapper;
             let is_news = corrected && known.helper.kind != found.helper.kind;
