@@ -140,7 +140,8 @@ pub(in crate::local) async fn outside(
     let Some(run) = context.runs.get(id) else { return no_such_run() };
     let is_wrapper = match run.wrapper() {
         Some(wrapper) => peer.identity().is_ok_and(|caller| caller == Some(wrapper)),
-        None => peer.uid() == run.opened.uid,
+        // Of an adopted run there is none.
+        None => run.opened.reach.is_none() && peer.uid() == run.opened.uid,
     };
     if !is_wrapper {
         return no_such_run();
