@@ -145,7 +145,11 @@ impl RunOutcome {
 
     /// What a stop leaves outside the tree, to be put behind the line; empty when it leaves nothing, and when nothing was stopped.
     pub(super) fn left_outside(&self, outside: &[OutsideHelper]) -> String {
-        let left = still_running(outside).filter(|_| self.was_stopped());
+        // The daemon ends helpers for a deny and at the end of a lease, not because a supervisor failed.
+        let ends = self.cause != EndCause::WrapperFailed;
+        let outside: Vec<_> =
+            outside.iter().cloned().map(|helper| OutsideHelper { ending: helper.ending && ends, ..helper }).collect();
+        let left = still_running(&outside).filter(|_| self.was_stopped());
         left.map(|left| format!("; {}", printable(&left))).unwrap_or_default()
     }
 }

@@ -16,6 +16,7 @@ use super::end_watch::{EndWatch, Sign};
 use super::{Reason, SignalBy, TreeToEnd};
 use crate::registry::containment::RunContainment;
 use crate::registry::ledger::BegunStop;
+use crate::registry::outside::LeftHelper;
 use crate::registry::reach::{Pinned, PinnedGuardian};
 use crate::registry::run::{Run, StopNotice};
 
@@ -363,9 +364,31 @@ impl UnderWay {
         Some(report)
     }
 
+    /// Whether a decision or the end of the lease is the reason.
+    pub(super) fn is_denied(&self) -> bool {
+        match &self.reason {
+            // A stop that goes on after a restart of the daemon has its recorded reason, which may be the end of a supervisor.
+            Reason::Denied(denial) => {
+                let reason = denial.reason.as_deref();
+                reason != Some(WRAPPER_GONE) && reason != Some(LEADER_GONE)
+            }
+            Reason::WrapperGone | Reason::LeaderGone => false,
+        }
+    }
+
+    /// The helpers that the stop leaves. The thread that ends some of them may not have begun when a tree ends within
+    /// milliseconds: they count as being ended all the same.
+    pub(super) fn left_helpers(&self) -> Vec<LeftHelper> {
+        let mut left = self.run.left_helpers();
+        for left in left.iter_mut().filter(|left| self.is_denied() && left.ends_with_run) {
+            left.helper.ending = true;
+        }
+        left
+    }
+
     /// The helpers that the stop leaves, for the log.
     fn still_outside(&self) -> Option<String> {
-        let left: Vec<_> = self.run.left_helpers().into_iter().map(|left| left.helper).collect();
+        let left: Vec<_> = self.left_helpers().into_iter().map(|left| left.helper).collect();
         still_running(&left)
     }
 

@@ -21,6 +21,7 @@ use super::{EnforcerOrder, Inbox, Reason, SignalBy, TreeToEnd};
 use crate::config::Live;
 use crate::config::settings::UndecidedPolicy;
 use crate::registry::ledger::Ledger;
+use crate::registry::outside::StoppingRun;
 use crate::registry::reach::{Pinned, Supervisor};
 use crate::registry::roster::Roster;
 use crate::registry::run::{Run, StopNotice};
@@ -254,7 +255,8 @@ impl Worker {
         // Only now: what the agents use outside their trees is looked for after the signals, by another thread.
         if let Some(outside) = self.roster.outside().filter(|_| !begun.is_empty()) {
             let begun = self.under_way.iter().filter(|stop| begun.contains(&stop.run.id()));
-            outside.stopping(begun.map(|stop| Arc::clone(&stop.run)).collect());
+            let stopping = |stop: &UnderWay| StoppingRun { run: Arc::clone(&stop.run), denied: stop.is_denied() };
+            outside.stopping(begun.map(stopping).collect());
         }
         if !begun.is_empty() {
             let took_us = u64::try_from(BootTime::now().saturating_since(now).as_micros()).unwrap_or(u64::MAX);
@@ -276,7 +278,7 @@ impl Worker {
                 self.roster.journal.tell_of(&stop.run.owner(), requested, stop.run.stopper().cloned());
             }
             if let Some(report) = stop.survivors(now) {
-                self.roster.note_stop(stop.run.owner(), report, stop.run.left_helpers());
+                self.roster.note_stop(stop.run.owner(), report, stop.left_helpers());
             }
         }
         if !over.is_empty() {
@@ -363,7 +365,7 @@ impl Worker {
             }
             let run = &stop.run;
             match stop.confirm(now) {
-                Some(report) => self.roster.note_stop(run.owner(), report, run.left_helpers()),
+                Some(report) => self.roster.note_stop(run.owner(), report, stop.left_helpers()),
                 None => self.roster.journal.tell_of(&run.owner(), Happening::AgentEnded(run.as_named()), None),
             }
             let leaf = run.admission().and_then(|admission| admission.containment.leaf.as_ref());

@@ -35,7 +35,7 @@ enum WatchOrder {
     /// An agent has started, or was adopted.
     Started,
     /// The stops of these runs have begun, and every process has its signal.
-    Stopping(Vec<Arc<Run>>),
+    Stopping(Vec<StoppingRun>),
     /// A wrapper has told what its agent uses.
     Told(Arc<Run>),
     /// A helper has been ended.
@@ -58,7 +58,7 @@ impl OutsideWatch {
     }
 
     /// Looks at these runs now; returns at once. To be called when the first signals have been sent.
-    pub(super) fn stopping(&self, runs: Vec<Arc<Run>>) {
+    pub(super) fn stopping(&self, runs: Vec<StoppingRun>) {
         if !runs.is_empty() {
             self.order(WatchOrder::Stopping(runs));
         }
@@ -80,6 +80,15 @@ impl OutsideWatch {
         // The thread ends with the process, or with the roster.
         let _ = self.0.send(order);
     }
+}
+
+/// A run whose stop has begun.
+#[derive(Clone, Debug)]
+pub(super) struct StoppingRun {
+    pub(super) run: Arc<Run>,
+    /// Whether a decision or the end of the lease stops it. A run is also stopped when its wrapper has ended, as after every
+    /// normal end of an agent: that condemns no process outside the tree.
+    pub(super) denied: bool,
 }
 
 /// What is known of one run, shared between the threads.

@@ -15,9 +15,9 @@ use machineid_protocol::outside::OutsideHelper;
 use machineid_tree::{Identity, Member, Pid, ProcessEntry, ProcessTable};
 use tracing::{debug, info};
 
-use super::WatchOrder;
 use super::ending::Ender;
 use super::schedule::Schedule;
+use super::{StoppingRun, WatchOrder};
 use crate::config::Live;
 use crate::config::settings::OutsidePolicy;
 use crate::registry::roster::Roster;
@@ -85,29 +85,29 @@ impl Watch {
     }
 
     /// Every process of these runs has its signal. The helpers that are known come first: the look may take long.
-    fn stopping(&mut self, roster: &Roster, runs: &[Arc<Run>]) {
-        for run in runs {
+    fn stopping(&mut self, roster: &Roster, stopping: &[StoppingRun]) {
+        for StoppingRun { run, .. } in stopping {
             refresh_run(run);
-            self.end_helpers(run);
         }
-        let runs: Vec<_> = runs.iter().filter(|run| !run.has_tree_ended()).cloned().collect();
+        self.end_helpers(stopping);
+        let runs = stopping.iter().map(|stopping| &stopping.run);
+        let runs: Vec<_> = runs.filter(|run| !run.has_tree_ended()).cloned().collect();
         if runs.is_empty() {
             return;
         }
         self.look(roster, &runs, false);
-        for run in &runs {
-            self.end_helpers(run);
-        }
+        self.end_helpers(stopping);
     }
 
-    fn end_helpers(&self, run: &Arc<Run>) {
-        let ends = match self.live.now().enforcement.outside_helpers {
-            OutsidePolicy::Report => false,
-            OutsidePolicy::Stop => true,
-        };
-        // Not where the wrapper has died or the agent has ended by itself.
-        if ends && run.stop().is_some() {
-            self.ender.end(run);
+    /// Ends the helpers of the runs that are denied, where the configuration says so.
+    fn end_helpers(&self, stopping: &[StoppingRun]) {
+        match self.live.now().enforcement.outside_helpers {
+            OutsidePolicy::Report => {}
+            OutsidePolicy::Stop => {
+                for StoppingRun { run, .. } in stopping.iter().filter(|stopping| stopping.denied) {
+                    self.ender.end(run);
+                }
+            }
         }
     }
 
