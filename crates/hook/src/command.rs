@@ -115,7 +115,7 @@ fn words_of(line: &str) -> Option<Vec<String>> {
 pub fn is_ours(command: &str, agent: Agent) -> bool {
     let own = command.split_once(" || ").map_or(command, |(own, _guard)| own);
     let Some(words) = words_of(own) else { return false };
-    let mut words = words.iter();
+    let mut words = words.iter().skip_while(|word| *word == "exec");
     words.next().is_some_and(|program| Path::new(program).file_name().is_some_and(|name| name == "machineid"))
         && words.next().is_some_and(|verb| verb == "hook")
         && words.next().is_some_and(|name| name == agent.name())

@@ -123,7 +123,7 @@ fn a_stopped_wrapper_that_has_another_run_is_left_as_it_is() {
     let _other = bench.run(&other_leader, &wrapper, until + Duration::from_mins(10));
     let run = bench.run(&leader, &wrapper, until);
     leader.0.wait().unwrap();
-    while bench.roster.lock().contains_key(&run.id()) {
+    while !run.has_tree_ended() {
         std::thread::yield_now();
     }
     assert!(stopped.is_stopped() && !stopped.has_ended());
