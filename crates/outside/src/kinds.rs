@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use machineid_agents::{CONTAINER_SOCKETS, HelperKind, Seen, kind_of};
+use machineid_agents::{CONTAINER_SOCKETS, HelperKind};
 use machineid_protocol::outside::OutsideKind;
 use machineid_protocol::printable::printable;
 
@@ -21,7 +21,7 @@ pub(super) fn of(program: &Program, agent_uid: u32) -> (OutsideKind, String) {
     let own = own.unwrap_or_default();
     // An agent's daemon works for its own user. What runs as a third user serves all, as databases and resolvers do.
     let serves_all = program.uid != agent_uid && program.uid != 0;
-    let (kind, title) = match kind_of(&Seen { exe: own, arguments: &program.args, uid: program.uid }) {
+    let (kind, title) = match program.kind() {
         HelperKind::AgentDaemon(_) | HelperKind::Other if serves_all => (OutsideKind::Service, None),
         HelperKind::AgentDaemon(agent) => (OutsideKind::AgentDaemon, agent.daemon.as_ref().map(|daemon| daemon.title)),
         HelperKind::ContainerEngine => (OutsideKind::ContainerEngine, None),

@@ -12,7 +12,7 @@
 //!
 //! | file | concept |
 //! |---|---|
-//! | `links` | pure: which socket is connected to which, and who called whom |
+//! | `links` | pure: which socket is connected to which, and which end connected |
 //! | `looker` | pure: a look, and what later looks need not find out again |
 //! | `budget` | what a look may cost |
 //! | `processes` | descriptors and programs of processes, from `/proc` |

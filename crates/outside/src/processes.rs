@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
 use std::mem::MaybeUninit;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
+use machineid_agents::{HelperKind, Seen, kind_of, split_command_line};
 use machineid_tree::{Identity, Pid, ProcessEntry};
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat};
 use rustix::io::Errno;
@@ -36,6 +37,16 @@ pub struct Program {
     pub args: Vec<OsString>,
     /// The effective user.
     pub uid: u32,
+}
+
+impl Program {
+    /// What the process is to an agent beside it. One whose executable may not be read is known by the name that it gives
+    /// itself.
+    #[must_use]
+    pub fn kind(&self) -> HelperKind {
+        let exe = self.exe.as_ref().map(|exe| exe.as_os_str()).or_else(|| self.args.first().map(AsRef::as_ref));
+        kind_of(&Seen { exe: exe.unwrap_or_default(), arguments: &self.args, uid: self.uid })
+    }
 }
 
 /// Reads processes.
@@ -117,10 +128,7 @@ impl Processes for Proc {
             PathBuf::from(OsString::from_vec(path))
         });
         let line = read(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let mut args: Vec<OsString> =
-            line.split(|byte| *byte == 0).map(|arg| std::ffi::OsStr::from_bytes(arg).to_owned()).collect();
-        // The last argument ends with a zero byte too.
-        args.pop_if(|last| last.is_empty());
+        let mut args = split_command_line(&line);
         if args.is_empty() {
             let name = read(&format!("/proc/{pid}/comm")).unwrap_or_default();
             args.push(OsString::from_vec(name.trim_ascii_end().to_vec()));

@@ -163,7 +163,7 @@ pub struct ExecutionState {
     /// Which switches are off: `own`, `operator`.
     #[serde(default)]
     pub off_by: Vec<String>,
-    /// When, by whom and why each of these was switched off, as far as the authority's audit says.
+    /// Who switched each of these off, when and why, as far as the authority's audit says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub switched_off: Vec<SwitchedOff>,
     /// When the switch is in force and not in the authority's database yet: what that means.

@@ -13,7 +13,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use machineid_agents::{Agent, HelperKind, Seen, Started, Variables, kind_of, split_command_line, started};
+use machineid_agents::{Agent, HelperKind, Started, Variables, started};
+use machineid_outside::{Proc, Processes as _};
 use machineid_tree::Pid;
 use nix::unistd::geteuid;
 
@@ -35,7 +36,7 @@ pub(super) struct OutsideDaemon {
     pid: Pid,
 }
 
-/// The most that is read of a process's arguments or environment, in bytes: the kernel lets it have megabytes.
+/// The most that is read of a process's environment, in bytes: the kernel lets it have megabytes.
 const MOST: u64 = 256 * 1024;
 
 impl OutsideDaemon {
@@ -103,7 +104,7 @@ pub(super) fn find(run: &Run) -> Option<OutsideDaemon> {
     pids.sort_unstable();
     let counts = |pid: &Pid| {
         let directory = PathBuf::from(format!("/proc/{pid}"));
-        is_daemon(agent, &directory, uid) && {
+        is_daemon(agent, *pid, &directory, uid) && {
             // What cannot be read counts as the same.
             let environ = Environ(read(&directory.join("environ")).unwrap_or_default());
             let other = place(agent, &|name| environ.get(name));
@@ -117,13 +118,11 @@ fn number(name: &OsStr) -> Option<Pid> {
     name.to_str()?.parse().ok().and_then(Pid::new)
 }
 
-fn is_daemon(agent: &'static Agent, process: &Path, uid: u32) -> bool {
-    if !fs::metadata(process).is_ok_and(|found| found.uid() == uid) {
+fn is_daemon(agent: &'static Agent, pid: Pid, directory: &Path, uid: u32) -> bool {
+    if !fs::metadata(directory).is_ok_and(|found| found.uid() == uid) {
         return false;
     }
-    let exe = fs::read_link(process.join("exe")).unwrap_or_default();
-    let arguments = split_command_line(&read(&process.join("cmdline")).unwrap_or_default());
-    kind_of(&Seen { exe: exe.as_os_str(), arguments: &arguments, uid }) == HelperKind::AgentDaemon(agent)
+    Proc.program(pid).is_some_and(|program| program.kind() == HelperKind::AgentDaemon(agent))
 }
 
 /// The agent's state directory, links resolved.

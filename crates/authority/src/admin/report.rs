@@ -19,7 +19,7 @@ pub(crate) struct OrgReport {
     /// Which switches are off: `own`, which an admin key takes back, and `operator`, which `enable` takes back.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) off_by: Vec<String>,
-    /// When one organisation is shown: by whom, when and why each of these was switched off.
+    /// When one organisation is shown: who switched each of these off, when and why.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) off: Vec<SwitchedOff>,
     pub(crate) access_until: Option<Timestamp>,

@@ -160,7 +160,7 @@ impl Store {
         read!(self, connection, |tx| orgs::ended(tx, after, now))
     }
 
-    /// By whom, when and why each switch of the organisation was switched off that is off.
+    /// Who switched off each switch of the organisation that is off, when and why.
     pub(crate) async fn switched_off(&self, org: &Org) -> Result<Vec<SwitchedOff>, StoreError> {
         let (id, off) = (org.id, org.off);
         read!(self, connection, |tx| operations::audit::switched_off(tx, id, off))

@@ -52,7 +52,7 @@ struct Page {
     expired: bool,
     waiting: Vec<Waiting>,
     old_key: Option<OldKey>,
-    /// By whom, when and why execution was switched off, a sentence for each switch.
+    /// Who switched execution off, when and why, a sentence for each switch.
     switched_off: Vec<String>,
     /// The word that the user must type to rotate the key.
     rotate_word: &'static str,

@@ -112,7 +112,7 @@ pub(in super::super) struct ExecutionSwitched {
     /// Which switches are off: `own`, `operator`.
     #[schema(value_type = Vec<String>)]
     pub(in super::super) off_by: Vec<&'static str>,
-    /// When, by whom and why each of these was switched off, as far as the audit says.
+    /// Who switched each of these off, when and why, as far as the audit says.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub(in super::super) switched_off: Vec<SwitchedOff>,
