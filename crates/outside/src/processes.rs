@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
 use machineid_agents::{HelperKind, Seen, kind_of, split_command_line};
-use machineid_tree::{Identity, Pid, ProcessEntry};
+use machineid_tree::{Identity, Pid, ProcessEntry, Users};
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat};
 use rustix::io::Errno;
 
@@ -119,7 +119,7 @@ impl Processes for Proc {
     }
 
     fn program(&mut self, pid: Pid) -> Option<Program> {
-        let uid = effective_user(&read(&format!("/proc/{pid}/status"))?)?;
+        let uid = Users::parse(&read(&format!("/proc/{pid}/status"))?)?.effective;
         let exe = readlinkat(CWD, format!("/proc/{pid}/exe"), Vec::new()).ok();
         let exe = exe.map(|exe| {
             let path = exe.into_bytes();
@@ -151,12 +151,6 @@ fn read(path: &str) -> Option<Vec<u8>> {
 fn socket_inode(target: &[u8]) -> Option<u64> {
     let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// The second number behind `Uid:`.
-fn effective_user(status: &[u8]) -> Option<u32> {
-    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
-    std::str::from_utf8(line).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -200,6 +194,5 @@ mod tests {
         for other in ["pipe:[12]", "socket:[]", "socket:[x]", "/tmp/socket:[12]", "socket:[12", ""] {
             assert_eq!(socket_inode(other.as_bytes()), None, "{other}");
         }
-        assert_eq!(effective_user(b"Name:\tx\nUid:\t1\t2\t3\t4\n"), Some(2));
     }
 }

@@ -1,13 +1,11 @@
 //! A connection to the daemon that never blocks.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use machineid_sys as sys;
 use machineid_tree::{Activity, Pid, ProcessEntry};
 use nix::poll::PollFlags;
-use nix::unistd::geteuid;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -48,7 +46,7 @@ impl DaemonConnection {
             Errno::AGAIN => lost("it has too many connections waiting".to_owned(), DaemonState::Busy),
             errno => lost(errno.to_string(), DaemonState::There),
         })?;
-        if !is_trusted(&fd, socket) {
+        if !sys::peer_credentials(&fd).is_ok_and(|listener| listener.is_trusted_at(socket)) {
             let why = "its listener runs as a user that is neither root, nor this user, nor the owner of its directory";
             return Err(lost(why.to_owned(), DaemonState::There));
         }
@@ -134,14 +132,6 @@ impl DaemonConnection {
         }
         Ok(())
     }
-}
-
-/// Whether the listener runs as root, as this user, or as the owner of the socket's directory. Any other user's
-/// listener could have been put at a path where the socket is looked for, to answer yes.
-fn is_trusted(fd: &OwnedFd, socket: &Path) -> bool {
-    let Ok(listener) = sys::peer_credentials(fd) else { return false };
-    let owner = socket.parent().and_then(|directory| directory.metadata().ok()).map(|about| about.uid());
-    listener.uid == 0 || listener.uid == geteuid().as_raw() || Some(listener.uid) == owner
 }
 
 impl AsFd for DaemonConnection {

@@ -3,6 +3,8 @@
 #![expect(unsafe_code, reason = "neither nix nor rustix has SO_PEERGROUPS")]
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::io::Errno;
@@ -22,6 +24,17 @@ pub struct Credentials {
     pub uid: u32,
     /// Its effective group, in the caller's user namespace.
     pub gid: u32,
+}
+
+impl Credentials {
+    /// Whether a client may believe this listener of the daemon's socket: it runs as root, as this user, or as the owner of
+    /// the socket's directory. Any other user's listener could have been put at a path where the socket is looked for, to
+    /// answer yes.
+    #[must_use]
+    pub fn is_trusted_at(self, socket: &Path) -> bool {
+        let owner = || socket.parent().and_then(|directory| directory.metadata().ok()).map(|about| about.uid());
+        self.uid == 0 || self.uid == rustix::process::geteuid().as_raw() || Some(self.uid) == owner()
+    }
 }
 
 /// Reads `SO_PEERCRED`. (rustix's call cannot express a pid of 0.)

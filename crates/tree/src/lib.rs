@@ -5,6 +5,7 @@
 //! | `pid` | a process is a pid *and* its start time |
 //! | `kernel_file` | a file of `/proc` or of a control group, read whole |
 //! | `stat` | one process as `/proc` describes it |
+//! | `users` | the users of a process |
 //! | `ancestors` | the ancestors of a process |
 //! | `namespaces` | the PID namespaces that a process is in |
 //! | `table` | all processes at one moment; descent; translation between PID namespaces |
@@ -41,6 +42,7 @@ mod scan_turn;
 mod sighting;
 mod stat;
 mod table;
+mod users;
 
 pub use ancestors::ancestry;
 pub use cgroup::fuzz_cgroup;
@@ -60,3 +62,4 @@ pub use scan_turn::{ScanAttempt, ScanTurn};
 pub use stat::{Activity, ProcessEntry, namespace_pids};
 pub use stat::{fuzz_stat, fuzz_status};
 pub use table::{Observer, ProcessTable};
+pub use users::Users;

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use machineid_outside::{Proc, Processes as _};
 use machineid_protocol::Code;
 use machineid_sys as sys;
-use machineid_tree::{Pid, PidNamespaces, Process, ProcessTable, Tree};
+use machineid_tree::{Pid, PidNamespaces, Process, ProcessTable, Tree, Users};
 
 use super::gather;
-use super::process_facts::{self, Users};
+use super::kernel_thread::is_kernel_thread;
 use crate::local::Context;
 use crate::local::peer::Peer;
 use crate::local::rights::AgentScope;
@@ -43,8 +44,8 @@ pub(super) fn find(context: &Context, peer: &Peer, pid: i32) -> Result<Adoptee, 
     let gone = || refused(format!("there is no process {pid}; did it end?"));
     let process = Process::pin_any(number).map_err(|errno| overloaded(&errno))?.ok_or_else(gone)?;
     let stat = std::fs::read(format!("/proc/{pid}/stat")).map_err(|_| gone())?;
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| gone())?;
-    if process_facts::is_kernel_thread(&stat) {
+    let status = std::fs::read(format!("/proc/{pid}/status")).map_err(|_| gone())?;
+    if is_kernel_thread(&stat) {
         return Err(refused(format!("process {pid} is a thread of the kernel")));
     }
     let users = Users::parse(&status).ok_or_else(gone)?;
@@ -82,8 +83,8 @@ pub(super) fn find(context: &Context, peer: &Peer, pid: i32) -> Result<Adoptee, 
             users.shown()
         )));
     }
-    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let command: Vec<_> = process_facts::arguments(&command);
+    let arguments = Proc.program(number).map(|program| program.args).unwrap_or_default();
+    let command: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
     let mut tree = Tree::alone(process.identity(), None).without_group();
     gather::settle(&mut tree).map_err(|errno| overloaded(&errno))?;
     if !scope.is_all() {
@@ -98,7 +99,7 @@ fn check_users(tree: &mut Tree, owner: u32) -> Result<(), StartRefusal> {
     let table = ProcessTable::scan().map_err(|errno| overloaded(&errno))?;
     for member in tree.members(&table) {
         let pid = member.identity.pid;
-        let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
+        let Ok(status) = std::fs::read(format!("/proc/{pid}/status")) else { continue };
         let Some(users) = Users::parse(&status) else { continue };
         if !users.are_one() || users.real != owner {
             return Err(refused(format!(

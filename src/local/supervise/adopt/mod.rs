@@ -6,12 +6,12 @@
 //! | file | concept |
 //! |---|---|
 //! | `adoptee` | the process: found, looked at, or refused in a sentence |
-//! | `process_facts` | pure: what `/proc` tells about a process's users and kind |
+//! | `kernel_thread` | pure: whether a process is the kernel's own |
 //! | `gather` | moves a tree that runs into a control group |
 
 mod adoptee;
 mod gather;
-mod process_facts;
+mod kernel_thread;
 
 use std::sync::Arc;
 

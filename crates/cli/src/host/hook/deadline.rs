@@ -16,22 +16,20 @@ pub(super) fn within(deadline: Duration, work: impl FnOnce(Duration) -> Verdict 
         let _ = send.send(work(deadline));
     });
     if let Err(error) = started {
-        return fault(&format!("the hook cannot start a thread: {error}"));
+        return Verdict::undecided(&format!("the hook cannot start a thread: {error}"));
     }
     match receive.recv_timeout(deadline) {
         Ok(outcome) => outcome,
         Err(RecvTimeoutError::Timeout) => {
             let within = span::format(deadline);
-            fault(&format!(
+            Verdict::undecided(&format!(
                 "no answer within {within}; is the daemon stopped or overloaded, or the agent's event without an end?"
             ))
         }
-        Err(RecvTimeoutError::Disconnected) => fault("the hook failed by a mistake of its own; please report it"),
+        Err(RecvTimeoutError::Disconnected) => {
+            Verdict::undecided("the hook failed by a mistake of its own; please report it")
+        }
     }
-}
-
-fn fault(why: &str) -> Verdict {
-    Verdict::undecided(why)
 }
 
 #[cfg(test)]

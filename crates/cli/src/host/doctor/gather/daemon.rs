@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use machineid_sys as sys;
+use machineid_tree::Users;
 use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
 
@@ -73,16 +74,14 @@ fn look(path: &Path) -> SocketState {
 fn listener(path: &Path, daemon: u32) -> Option<Listener> {
     let found = sys::peer_credentials(UnixStream::connect(path).ok()?).ok()?;
     let pid = (found.pid > 0).then_some(found.pid);
-    let owner = path.parent().and_then(|directory| fs::metadata(directory).ok()).map(|found| found.uid());
-    let own = rustix::process::geteuid().as_raw();
-    let trusted = found.uid == 0 || found.uid == own || Some(found.uid) == owner;
+    let trusted = found.is_trusted_at(path);
     let status = |pid: i32| fs::read_to_string(format!("/proc/{pid}/status")).ok();
     // The kernel names the process that made the socket. If that is a service manager, the daemon was handed the
     // socket, and its own answer names its process; that is as trustworthy as the maker.
     let served = i32::try_from(daemon).ok().filter(|&daemon| trusted && pid.is_some_and(|pid| pid != daemon));
     let served = served.and_then(|daemon| Some((daemon, status(daemon).filter(|text| is_sidecar(text))?)));
     if let Some((pid, text)) = served {
-        let uid = effective_uid(&text).unwrap_or(found.uid);
+        let uid = Users::parse(text.as_bytes()).map_or(found.uid, |users| users.effective);
         return Some(Listener { pid: Some(pid), uid, trusted, powers: powers(&text) });
     }
     let status = pid.and_then(status);
@@ -93,10 +92,6 @@ fn listener(path: &Path, daemon: u32) -> Option<Listener> {
 fn is_sidecar(status: &str) -> bool {
     // The kernel keeps 15 characters.
     status.lines().next().is_some_and(|line| line.trim_end() == "Name:\tmachineid-sidec")
-}
-
-fn effective_uid(status: &str) -> Option<u32> {
-    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// The capabilities from the bits of `CapEff` in `/proc/<pid>/status`.
@@ -117,8 +112,7 @@ mod tests {
     fn the_daemon_is_told_from_another_process_with_its_number() {
         let daemon = "Name:\tmachineid-sidec\nUmask:\t0077\nUid:\t995\t994\t995\t995\n";
         assert!(is_sidecar(daemon) && !is_sidecar("Name:\tsystemd\nUid:\t0\t0\t0\t0\n") && !is_sidecar(""));
-        assert_eq!(effective_uid(daemon), Some(994));
-        assert_eq!(effective_uid("Name:\tx\n"), None);
+        assert_eq!(Users::parse(daemon.as_bytes()).unwrap().effective, 994);
     }
 
     #[test]
