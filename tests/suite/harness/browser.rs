@@ -1,10 +1,11 @@
-//! Debian's Chromium, driven by `playwright-core`, with `axe-core` to judge pages for people. One at a time: it is heavy.
+//! Debian's Chromium, driven by `playwright-core`, with `axe-core` to judge pages for people. Two at a time: they are heavy.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const REMEDY: &str =
 /// The widths pages are looked at: a telephone's and a desk's.
 pub(crate) const WIDTHS: [u32; 2] = [360, 1_440];
 
-static ONE: Mutex<()> = Mutex::new(());
+static PLACES: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
 
 /// A browser with one page. Ended when dropped.
 pub(crate) struct Browser {
@@ -28,7 +29,19 @@ pub(crate) struct Browser {
     input: Option<ChildStdin>,
     answers: Receiver<String>,
     _home: TempDir,
-    _alone: MutexGuard<'static, ()>,
+    _place: MutexGuard<'static, ()>,
+}
+
+/// Waits for one of the places. A test that panicked has given its own back.
+fn place() -> MutexGuard<'static, ()> {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let free = PLACES.iter().find_map(|place| match place.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    });
+    let turn = ASKED.fetch_add(1, Ordering::Relaxed) % PLACES.len();
+    free.unwrap_or_else(|| PLACES[turn].lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Something on a page.
@@ -75,7 +88,7 @@ impl Browser {
                 return None;
             }
         };
-        let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = place();
         let home = TempDir::new().unwrap();
         let driver = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/harness/browser.mjs");
         let mut child = Command::new("node")
@@ -92,7 +105,7 @@ impl Browser {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (send, answers) = mpsc::channel();
         thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
-        let mut browser = Self { input: child.stdin.take(), child, answers, _home: home, _alone: alone };
+        let mut browser = Self { input: child.stdin.take(), child, answers, _home: home, _place: place };
         browser.answer("the start of the browser");
         browser.open(true);
         Some(browser)

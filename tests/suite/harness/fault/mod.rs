@@ -43,7 +43,7 @@ pub(crate) enum Fault {
     Inflate { bytes: usize, announced: bool },
     /// The real answer, so much later.
     Delay(Duration),
-    /// The answer to the next request is kept until it is released; those after it pass.
+    /// The answer to the next validation is kept until it is released; those after it, and other requests, pass.
     HoldNext,
     /// This instead of the authority's answer.
     Replace(Answer),
@@ -183,7 +183,7 @@ impl Injector {
         state.validations = Validations { begun: 0, in_flight, most_in_flight: in_flight };
     }
 
-    /// Waits until the answer to a request is held back ([`Fault::HoldNext`]).
+    /// Waits until the answer to a validation is held back ([`Fault::HoldNext`]).
     pub(crate) fn wait_for_held(&self) {
         let state = self.shared.lock();
         let (_state, late) = self.shared.changed.wait_timeout_while(state, PATIENCE, |state| state.held == 0).unwrap();
