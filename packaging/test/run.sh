@@ -3,6 +3,7 @@
 # examples, and the packages on a booted systemd.
 #
 #     packaging/test/run.sh [DIRECTORY-OF-THE-PROGRAMS]      [default: target/debug]
+#     packaging/test/run.sh --install                        only installs the tools that the tests need
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bin=${1:-target/debug}
@@ -26,6 +27,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
         DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${needed[@]}" > /dev/null
     fi
 fi
+[ "$bin" != --install ] || exit 0
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
