@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `boot` | the boot clock, on which decisions are based |
 //! | `doubling` | pure: pauses that double with each failure |
+//! | `processor` | the processor time of a thread, which is what its work costs |
 //! | `suspend` | pure: telling a suspend of the machine from a delay |
 //! | `wall` | the wall clock, for display only |
 
@@ -11,12 +12,14 @@
 
 mod boot;
 mod doubling;
+mod processor;
 mod suspend;
 #[cfg(feature = "wall")]
 mod wall;
 
 pub use boot::{BootTime, Moment};
 pub use doubling::Doubling;
+pub use processor::ThreadTime;
 pub use suspend::Suspends;
 #[cfg(feature = "wall")]
 pub use wall::{wall_at, wall_now};

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, Weak};
 use std::{io, thread};
 
-use machineid_clock::BootTime;
+use machineid_clock::{BootTime, ThreadTime};
 use machineid_log::keep_up;
 use machineid_outside::{Budget, Helpers, LOOK, LeftHelper, Look, Looker, Proc, TreeMembers, Via, budget, list};
 use machineid_protocol::RunId;
@@ -16,7 +16,7 @@ use machineid_tree::{Identity, Member, Pid, ProcessEntry, ProcessTable};
 use tracing::{debug, info};
 
 use super::ending::Ender;
-use super::schedule::Schedule;
+use super::schedule::{Schedule, Task};
 use super::{StoppingRun, WatchOrder};
 use crate::config::Live;
 use crate::config::settings::OutsidePolicy;
@@ -54,9 +54,10 @@ impl Watch {
     fn work(&mut self) {
         loop {
             let now = BootTime::now();
-            let order = match self.schedule.due() {
-                Some(due) if due <= now => Err(RecvTimeoutError::Timeout),
-                Some(due) => self.orders.recv_timeout(due.saturating_since(now)),
+            let next = self.schedule.due();
+            let order = match next {
+                Some((due, _)) if due <= now => Err(RecvTimeoutError::Timeout),
+                Some((due, _)) => self.orders.recv_timeout(due.saturating_since(now)),
                 None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             let Some(roster) = self.roster.upgrade() else { return };
@@ -65,23 +66,31 @@ impl Watch {
                 Ok(WatchOrder::Stopping(runs)) => self.stopping(&roster, &runs),
                 Ok(WatchOrder::Told(run)) => told(&roster, &run, run.take_told()),
                 Ok(WatchOrder::Ended) => refresh(&roster),
-                Err(RecvTimeoutError::Timeout) => self.look_at_all(&roster),
+                Err(RecvTimeoutError::Timeout) => match next {
+                    Some((_, Task::Refresh)) => self.refresh(&roster),
+                    Some((_, Task::Look)) | None => self.look_at_all(&roster),
+                },
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
     fn look_at_all(&mut self, roster: &Roster) {
-        let began = BootTime::now();
+        let began = ThreadTime::now();
         refresh(roster);
-        let runs: Vec<Arc<Run>> = roster.all().into_iter().filter(|run| run.admission().is_some()).collect();
+        let runs = admitted(roster);
         let looked: Vec<_> = runs.iter().filter(|run| !run.has_tree_ended()).cloned().collect();
         if !looked.is_empty() {
             self.look(roster, &looked, true);
         }
-        let (now, interval) = (BootTime::now(), self.live.now().enforcement.interval);
         let goes_on = !runs.is_empty() || roster.has_left_helpers();
-        self.schedule.looked(now, now.saturating_since(began), interval, goes_on);
+        self.schedule.looked(BootTime::now(), began.elapsed(), self.live.now().enforcement.interval, goes_on);
+    }
+
+    fn refresh(&mut self, roster: &Roster) {
+        refresh(roster);
+        let goes_on = !admitted(roster).is_empty() || roster.has_left_helpers();
+        self.schedule.refreshed(BootTime::now(), self.live.now().enforcement.interval, goes_on);
     }
 
     /// Every process of these runs has its signal. The helpers that are known come first: the look may take long.
@@ -219,6 +228,10 @@ fn is_alive(process: Identity) -> bool {
     // What cannot be read is not known to have ended.
     ProcessEntry::read(process.pid)
         .map_or(true, |entry| entry.is_some_and(|entry| entry.identity == process && entry.is_alive()))
+}
+
+fn admitted(roster: &Roster) -> Vec<Arc<Run>> {
+    roster.all().into_iter().filter(|run| run.admission().is_some()).collect()
 }
 
 /// Forgets helpers that have ended, of every run and of the stops that are kept.

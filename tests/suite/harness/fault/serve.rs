@@ -79,11 +79,12 @@ impl Shared {
     fn answer(&self, stream: &mut dyn Stream, tcp: &TcpStream, request: &Message) -> io::Result<After> {
         let fault = {
             let mut state = self.lock();
-            match state.fault.clone() {
+            let fault = state.fault.clone();
+            if matches!(fault, Fault::HoldNext) {
                 // A push connection that opens meanwhile is not the answer that the test wants held.
-                Fault::HoldNext if !request.is_validation() => Fault::None,
-                Fault::HoldNext => std::mem::replace(&mut state.fault, Fault::None),
-                fault => fault,
+                if request.is_validation() { std::mem::replace(&mut state.fault, Fault::None) } else { Fault::None }
+            } else {
+                fault
             }
         };
         let ask = || request.forward(self.authority);
