@@ -18,10 +18,10 @@ use serde_json::Value;
 use crate::config;
 
 /// A function that tries a parser on these bytes.
-pub type Target = fn(&[u8]);
+pub type FuzzTarget = fn(&[u8]);
 
 /// All targets, by the names of their seed directories in `fuzz/seeds`.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: [(&str, FuzzTarget); 21] = [
     ("decision", decision),
     ("check_query", crate::local::fuzz_query),
     ("supervise_request", crate::local::fuzz_supervise_request),

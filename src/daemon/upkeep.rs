@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use machineid_blocking::{Bounds, Owner, Pool};
+use machineid_blocking::{Bounds, CallOwner, Pool};
 use machineid_clock as clock;
 use machineid_org_key::sidecar::SidecarSecret;
 use machineid_protocol::RunId;
@@ -98,7 +98,7 @@ async fn every(upkeep: Arc<Upkeep>, area: Area, pool: Pool) {
         tokio::time::sleep(INTERVAL).await;
         let looking = Arc::clone(&upkeep);
         // One check at a time: at most one thread waits for a disk that hangs.
-        let looked = pool.call(Owner::DAEMON, move || match area {
+        let looked = pool.call(CallOwner::DAEMON, move || match area {
             Area::Runtime => looking.look_at_runtime(),
             Area::State => looking.look_at_state(),
         });

@@ -39,7 +39,7 @@ pub(super) enum HintTiming {
 
 /// The budgets of all devices.
 #[derive(Debug, Default)]
-pub(super) struct Budget {
+pub(super) struct HintBudget {
     devices: HashMap<DeviceId, Budgets>,
 }
 
@@ -95,7 +95,7 @@ impl Budgets {
     }
 }
 
-impl Budget {
+impl HintBudget {
     /// Handles a hint for a device.
     pub(super) fn ask(&mut self, now: BootTime, device: &DeviceId, why: HintKind) -> HintTiming {
         if !self.devices.contains_key(device) {
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_few_at_once_and_then_one_each_period_and_none_is_lost() {
         for (why, rate) in [(HintKind::Change, CHANGE), (HintKind::Deny, DENY)] {
-            let (mut budget, now) = (Budget::default(), BootTime::from_millis(1_000_000));
+            let (mut budget, now) = (HintBudget::default(), BootTime::from_millis(1_000_000));
             for _ in 0..rate.burst {
                 assert_eq!(budget.ask(now, &id("a"), why), HintTiming::Now);
             }
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn no_number_of_other_changes_makes_a_deny_wait() {
-        let (mut budget, now) = (Budget::default(), BootTime::from_millis(1_000_000));
+        let (mut budget, now) = (HintBudget::default(), BootTime::from_millis(1_000_000));
         for _ in 0..1_000 {
             budget.ask(now, &id("a"), HintKind::Change);
         }
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn an_operator_who_revokes_and_restores_as_fast_as_it_is_answered_never_waits_for_a_revoke() {
-        let (mut budget, mut now) = (Budget::default(), BootTime::from_millis(1_000_000));
+        let (mut budget, mut now) = (HintBudget::default(), BootTime::from_millis(1_000_000));
         for _ in 0..200 {
             assert_eq!(budget.ask(now, &id("a"), HintKind::Deny), HintTiming::Now);
             now = now + Duration::from_millis(30);
@@ -195,7 +195,7 @@ mod tests {
         fn a_flood_costs_no_more_than_the_budgets_and_its_last_hint_is_acted_on(
             hints in proptest::collection::vec((0_u64..400, any::<bool>()), 1..300),
         ) {
-            let (mut budget, device, start) = (Budget::default(), id("a"), BootTime::from_millis(5_000_000));
+            let (mut budget, device, start) = (HintBudget::default(), id("a"), BootTime::from_millis(5_000_000));
             let (mut now, mut acted, mut last_acted) = (start, 0_u32, start);
             let (mut denies, mut last) = (0_u32, CHANGE);
             for (gap, deny) in hints {

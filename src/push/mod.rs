@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use budget::{Budget, HintTiming};
+use budget::{HintBudget, HintTiming};
 use connection::Connection;
 use hint::{Heard, HintKind};
 use machineid_client::Failure;
@@ -117,7 +117,7 @@ struct Session<'a> {
     keyed: &'a KeyedClient,
     current: Connection,
     retiring: Option<(Connection, BootTime)>,
-    budget: Budget,
+    budget: HintBudget,
 }
 
 /// An event of a session.
@@ -131,7 +131,7 @@ enum Happened {
 
 impl<'a> Session<'a> {
     fn new(gates: &'a Arc<Gates>, keyed: &'a KeyedClient, connection: Connection) -> Self {
-        Self { gates, keyed, current: connection, retiring: None, budget: Budget::default() }
+        Self { gates, keyed, current: connection, retiring: None, budget: HintBudget::default() }
     }
 
     /// Runs until the stream is lost; `None` when the authority closed it.

@@ -13,7 +13,7 @@ use machineid_tree::{Leaf, PidNamespaces, ProcessTable, Tree};
 use tracing::{info, warn};
 
 use super::containment::RunContainment;
-use super::enforcer::{Reason, SignalBy, TreeToEnd};
+use super::enforcer::{EndReason, SignalBy, TreeToEnd};
 use super::freeze::Undecided;
 use super::ledger::{RunRecord, Store};
 use super::reach::{Pinned, PinnedGuardian, Reach};
@@ -160,7 +160,7 @@ impl RunRegistry {
                 let Some(stop) = record.stop else { return };
                 info!(run_id = %id, %device_id, code = %stop.denial.code, "continuing a stop that began before the \
                     restart");
-                let reason = Reason::Denied(stop.denial.clone());
+                let reason = EndReason::Denied(stop.denial.clone());
                 run.adopt_stop(stop);
                 self.enforcer.end(vec![TreeToEnd { run, signal_by: SignalBy::Earlier, reason }]);
             }

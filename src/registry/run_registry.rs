@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use super::containment::RunContainment;
-use super::enforcer::{Enforcer, LEADER_GONE, Reason, SignalBy, TreeToEnd, WRAPPER_GONE};
+use super::enforcer::{EndReason, Enforcer, LEADER_GONE, SignalBy, TreeToEnd, WRAPPER_GONE};
 use super::freeze::Undecided;
 use super::ledger::{Ledger, Store};
 use super::reach::Pinned;
@@ -361,7 +361,7 @@ impl RunRegistry {
             return;
         }
         let ending =
-            |run: &Arc<Run>| TreeToEnd { run: Arc::clone(run), signal_by, reason: Reason::Denied(denial.clone()) };
+            |run: &Arc<Run>| TreeToEnd { run: Arc::clone(run), signal_by, reason: EndReason::Denied(denial.clone()) };
         self.enforcer.end(runs.iter().map(ending).collect());
         self.roster.tell_gates(runs.iter().map(AsRef::as_ref));
     }
@@ -411,14 +411,14 @@ pub(super) fn wrapper_gone(now: BootTime, run: &Arc<Run>, roster: &Roster, ledge
     }
     let denial = Denial::local(Code::LocalStop, WRAPPER_GONE);
     let signal_by = if run.begin_stop(now, &denial) { SignalBy::Us } else { SignalBy::Earlier };
-    Some(TreeToEnd { run: Arc::clone(run), signal_by, reason: Reason::WrapperGone })
+    Some(TreeToEnd { run: Arc::clone(run), signal_by, reason: EndReason::WrapperGone })
 }
 
 /// Handles the end of an adopted tree's first process. Returns the tree to end; `None` when it is being ended already.
 pub(super) fn leader_gone(now: BootTime, run: &Arc<Run>) -> Option<TreeToEnd> {
     let denial = Denial::local(Code::LocalStop, LEADER_GONE);
     let (run, signal_by) = (Arc::clone(run), SignalBy::Us);
-    run.begin_stop(now, &denial).then_some(TreeToEnd { run, signal_by, reason: Reason::LeaderGone })
+    run.begin_stop(now, &denial).then_some(TreeToEnd { run, signal_by, reason: EndReason::LeaderGone })
 }
 
 impl Agents for RunRegistry {

@@ -16,5 +16,6 @@ mod run;
 #[path = "../security/mod.rs"]
 mod security;
 mod slim;
+mod source;
 mod transparency;
 mod traps;

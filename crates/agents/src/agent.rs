@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// An AI agent.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Agent {
+pub struct AgentProfile {
     /// The name in messages and on command lines.
     pub name: &'static str,
     /// The file names of its program.
@@ -19,7 +19,7 @@ pub struct Agent {
     /// Where it keeps its settings and its state.
     pub state: StateDirectory,
     /// Its daemon. `None`: none was seen; tool commands are children of the command that was started.
-    pub daemon: Option<Daemon>,
+    pub daemon: Option<AgentDaemon>,
     /// The file that names its hooks. `None`: no hook is called before its tools.
     pub hooks: Option<&'static str>,
 }
@@ -38,7 +38,7 @@ pub struct StateDirectory {
 
 /// The daemon of an agent, which outlives the command that started it and runs tools for later ones.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Daemon {
+pub struct AgentDaemon {
     /// Its name in messages.
     pub title: &'static str,
     /// The arguments by which it is recognised: those of one of these.
@@ -95,7 +95,7 @@ pub enum Keep {
     Variable(&'static str, &'static str),
 }
 
-impl Agent {
+impl AgentProfile {
     /// Its state directory in this environment; `None` when there is no home directory either.
     #[must_use]
     pub fn state_directory(&self, variables: Variables<'_>) -> Option<PathBuf> {

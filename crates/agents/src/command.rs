@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::agent::{Agent, is_option};
+use super::agent::{AgentProfile, is_option};
 use super::program::{file_name, interpreter, program_name, script};
 use super::table::TABLE;
 
@@ -13,7 +13,7 @@ const DEPTH: usize = 8;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Started {
     /// The agent.
-    pub agent: &'static Agent,
+    pub agent: &'static AgentProfile,
     /// The agent's own arguments.
     pub arguments: Vec<OsString>,
     /// Variables that the command line itself sets, as `env NAME=VALUE` does.
@@ -22,7 +22,7 @@ pub struct Started {
 
 /// The agent that this command line starts.
 #[must_use]
-pub fn by_command(argv: &[OsString]) -> Option<&'static Agent> {
+pub fn by_command(argv: &[OsString]) -> Option<&'static AgentProfile> {
     started(argv).map(|started| started.agent)
 }
 
@@ -34,7 +34,7 @@ pub fn started(argv: &[OsString]) -> Option<Started> {
     let mut variables = Vec::new();
     for _ in 0..DEPTH {
         let (program, arguments) = argv.split_first()?;
-        let found = |agent: &'static Agent, arguments: &[OsString], variables: Vec<_>| {
+        let found = |agent: &'static AgentProfile, arguments: &[OsString], variables: Vec<_>| {
             Some(Started { agent, arguments: arguments.to_vec(), variables })
         };
         if let Some(agent) = by_program(program) {
@@ -86,13 +86,13 @@ pub fn started(argv: &[OsString]) -> Option<Started> {
     None
 }
 
-fn by_program(path: &OsStr) -> Option<&'static Agent> {
+fn by_program(path: &OsStr) -> Option<&'static AgentProfile> {
     let name = program_name(path).to_str()?;
     TABLE.into_iter().find(|agent| agent.programs.contains(&name))
 }
 
 /// A script is named like the program, is in a folder named like the package, or is a module.
-fn by_script(path: &OsStr) -> Option<&'static Agent> {
+fn by_script(path: &OsStr) -> Option<&'static AgentProfile> {
     by_program(path).or_else(|| {
         let text = path.to_str()?;
         TABLE.into_iter().find(|agent| {
@@ -104,7 +104,7 @@ fn by_script(path: &OsStr) -> Option<&'static Agent> {
     })
 }
 
-fn by_package(word: &OsStr) -> Option<&'static Agent> {
+fn by_package(word: &OsStr) -> Option<&'static AgentProfile> {
     let text = word.to_str()?;
     // `@openai/codex@0.171.0`, `aider-chat==0.86.2`, `gptme[all]`.
     let scope = usize::from(text.starts_with('@'));
@@ -114,7 +114,7 @@ fn by_package(word: &OsStr) -> Option<&'static Agent> {
 }
 
 /// The package that a runner's arguments name, and the arguments behind it.
-fn package(arguments: &[OsString]) -> Option<(&'static Agent, &[OsString])> {
+fn package(arguments: &[OsString]) -> Option<(&'static AgentProfile, &[OsString])> {
     let (word, rest) = first_word(arguments, &["-p", "--package", "--from", "--with", "--python", "--spec", "-c"])?;
     by_package(word).map(|agent| (agent, rest))
 }

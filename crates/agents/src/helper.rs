@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::agent::Agent;
+use super::agent::AgentProfile;
 use super::program::{interpreter, program_name, script};
 use super::services::{CONTAINER_ENGINES, MULTIPLEXERS, SERVICE_MANAGERS, SERVICES};
 use super::table::TABLE;
@@ -22,7 +22,7 @@ pub struct Seen<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HelperKind {
     /// A daemon of this agent, which runs tools for its clients.
-    AgentDaemon(&'static Agent),
+    AgentDaemon(&'static AgentProfile),
     /// A container engine: what it starts is in no tree of its clients.
     ContainerEngine,
     /// A service manager, `cron` or `at`: the same.
@@ -65,7 +65,7 @@ pub fn kind_of(process: &Seen<'_>) -> HelperKind {
     let (program, own) = behind.unwrap_or((process.exe, arguments));
     let names = [program_name(program), first.map(program_name).unwrap_or_default()];
     let is_any = |known: &[&str]| names.iter().any(|name| name.to_str().is_some_and(|name| known.contains(&name)));
-    let is_daemon = |agent: &&'static Agent| {
+    let is_daemon = |agent: &&'static AgentProfile| {
         agent.daemon.as_ref().is_some_and(|daemon| {
             let title = names[1].to_str().and_then(|name| name.split_once(' ')).map(|(first, _)| first);
             let known = is_any(agent.programs) || title.is_some_and(|title| agent.programs.contains(&title));

@@ -21,7 +21,7 @@ mod program;
 mod services;
 mod table;
 
-pub use agent::{Agent, Daemon, Keep, Mark, MeetingPoint, StateDirectory, Variables};
+pub use agent::{AgentDaemon, AgentProfile, Keep, Mark, MeetingPoint, StateDirectory, Variables};
 pub use command::{Started, by_command, started};
 pub use helper::{HelperKind, Seen, kind_of};
 pub use program::split_command_line;

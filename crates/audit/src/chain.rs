@@ -49,7 +49,7 @@ impl fmt::Display for Hash {
 
 /// The content of a record.
 #[derive(Clone, Copy, Debug)]
-pub enum Entry<'a> {
+pub enum ChainedEntry<'a> {
     /// An event, with the process that asked for it, if any.
     Happened(&'a Happening, Option<&'a Caller>),
     /// The first record of a daemon, or of a new file.
@@ -72,14 +72,14 @@ pub const OPENED: &str = "audit-opened";
 pub const GAP: &str = "audit-gap";
 
 /// Makes the line of a record, without its newline.
-pub fn line(time: &str, entry: Entry<'_>, torn: &[Hash], prev: Hash) -> String {
+pub fn line(time: &str, entry: ChainedEntry<'_>, torn: &[Hash], prev: Hash) -> String {
     let mut about = match entry {
-        Entry::Happened(what, caller) => {
+        ChainedEntry::Happened(what, caller) => {
             let mut about = object(what);
             about.insert("caller".to_owned(), value(&caller));
             about
         }
-        Entry::Opened { keyed } => {
+        ChainedEntry::Opened { keyed } => {
             let mut about = object(
                 &serde_json::json!({"event": OPENED, "version": machineid_version::VERSION, "pid": std::process::id()}),
             );
@@ -88,7 +88,9 @@ pub fn line(time: &str, entry: Entry<'_>, torn: &[Hash], prev: Hash) -> String {
             }
             about
         }
-        Entry::Gap { lost, reason } => object(&serde_json::json!({"event": GAP, "lost": lost, "reason": reason})),
+        ChainedEntry::Gap { lost, reason } => {
+            object(&serde_json::json!({"event": GAP, "lost": lost, "reason": reason}))
+        }
     };
     let mut line = String::from("{");
     let mut put = |name: &str, value: &Value| {
@@ -126,7 +128,7 @@ fn object<T: Serialize>(what: &T) -> Map<String, Value> {
 
 /// The fields of a line that matter to the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct AuditRecord {
     /// The name of the event.
     pub event: String,
     /// The hash of the record before it.
@@ -153,7 +155,7 @@ struct Written {
     keyed: bool,
 }
 
-impl Record {
+impl AuditRecord {
     /// Parses a line; `None` when it is no audit record.
     #[must_use]
     pub fn read(line: &[u8]) -> Option<Self> {
@@ -195,7 +197,7 @@ impl Tail {
             return Ok(tail);
         }
         for line in text.rsplit(|byte| *byte == b'\n') {
-            if Record::read(line).is_some() {
+            if AuditRecord::read(line).is_some() {
                 tail.last = Some(chain.hash(line));
                 tail.torn.reverse();
                 return Ok(tail);

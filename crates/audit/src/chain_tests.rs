@@ -2,15 +2,15 @@ use machineid_protocol::event::AuthorityUp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::verify::{Verdict, verify, verify_by};
+use crate::verify::{AuditVerdict, verify, verify_by};
 
 fn line_of(mark: u8, torn: &[Hash], prev: Hash) -> String {
     let what = Happening::AuthorityUp(AuthorityUp { url: format!("http://{mark}/\u{e9}\n\"") });
     let caller = Caller { pid: None, uid: 7, exe: None };
     let entry = match mark % 4 {
-        0 => Entry::Opened { keyed: false },
-        1 => Entry::Gap { lost: u64::from(mark), reason: "the disk is full" },
-        _ => Entry::Happened(&what, Some(&caller)),
+        0 => ChainedEntry::Opened { keyed: false },
+        1 => ChainedEntry::Gap { lost: u64::from(mark), reason: "the disk is full" },
+        _ => ChainedEntry::Happened(&what, Some(&caller)),
     };
     line("2026-11-24T00:00:00Z", entry, torn, prev)
 }
@@ -45,7 +45,7 @@ fn lines(file: &[u8]) -> Vec<Vec<u8>> {
     file.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
 }
 
-fn is_sound(verdict: &Verdict) -> bool {
+fn is_sound(verdict: &AuditVerdict) -> bool {
     verdict.findings.is_empty()
 }
 
@@ -149,7 +149,7 @@ fn keyed(chain: &Chain) -> Vec<u8> {
     let mut file = Vec::new();
     for _ in 0..3 {
         let prev = Tail::of(&file, chain).unwrap().last.unwrap_or(Hash::NOTHING);
-        let line = line("2026-11-24T00:00:00Z", Entry::Opened { keyed: chain.is_keyed() }, &[], prev);
+        let line = line("2026-11-24T00:00:00Z", ChainedEntry::Opened { keyed: chain.is_keyed() }, &[], prev);
         file.extend_from_slice(line.as_bytes());
         file.push(b'\n');
     }

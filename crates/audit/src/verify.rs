@@ -1,11 +1,11 @@
 //! Verifies that an audit file is as it was written. Pure: takes lines, returns findings.
 
-use super::chain::{Hash, LONGEST_LINE, Record};
+use super::chain::{AuditRecord, Hash, LONGEST_LINE};
 use super::key::Chain;
 
 /// One problem of an audit file, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct AuditFinding {
     /// The line, counted from 1; 0 stands for the file as a whole.
     pub line: u64,
     /// The problem, as text.
@@ -14,7 +14,7 @@ pub struct Finding {
 
 /// The result for a whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct AuditVerdict {
     /// The number of records.
     pub records: u64,
     /// The hash of the record before the file's first one; `None` when that is the first of all, or the file is empty.
@@ -28,7 +28,7 @@ pub struct Verdict {
     /// The number of torn lines that it declares.
     pub torn: u64,
     /// The problems of the file.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<AuditFinding>,
 }
 
 /// The most findings that are kept: more of them would say nothing new.
@@ -40,7 +40,7 @@ pub struct Verifier {
     chain: Chain,
     /// Whether the file says that it was written with a key where none was given, or without one where one was.
     other_chain: bool,
-    verdict: Verdict,
+    verdict: AuditVerdict,
     line: u64,
     /// Lines that are no records, which the next record must declare.
     undeclared: Vec<(u64, Hash)>,
@@ -58,7 +58,7 @@ impl Verifier {
     /// Takes the next line, without its newline. `ended`: whether it had one.
     pub fn take(&mut self, line: &[u8], ended: bool) {
         self.line += 1;
-        let record = if line.len() > LONGEST_LINE { None } else { Record::read(line) };
+        let record = if line.len() > LONGEST_LINE { None } else { AuditRecord::read(line) };
         let Some(record) = record else {
             self.undeclared.push((self.line, self.chain.hash(line)));
             self.unfinished = !ended;
@@ -106,7 +106,7 @@ impl Verifier {
 
     /// Takes the end of the file. `expect`: the hash that its last record must have.
     #[must_use]
-    pub fn end(mut self, expect: Option<Hash>) -> Verdict {
+    pub fn end(mut self, expect: Option<Hash>) -> AuditVerdict {
         let undeclared = std::mem::take(&mut self.undeclared);
         if let Some((at, _)) = undeclared.first() {
             let problem = if self.unfinished && undeclared.len() == 1 {
@@ -127,7 +127,7 @@ impl Verifier {
 
     fn find(&mut self, line: u64, problem: &str) {
         if self.verdict.findings.len() < MOST_FINDINGS {
-            self.verdict.findings.push(Finding { line, problem: problem.to_owned() });
+            self.verdict.findings.push(AuditFinding { line, problem: problem.to_owned() });
         }
     }
 }
@@ -135,14 +135,14 @@ impl Verifier {
 /// Verifies a whole file that is in memory.
 #[cfg(test)]
 #[must_use]
-pub fn verify(bytes: &[u8], expect: Option<Hash>) -> Verdict {
+pub fn verify(bytes: &[u8], expect: Option<Hash>) -> AuditVerdict {
     verify_by(&Chain::default(), bytes, expect)
 }
 
 /// The same with a key.
 #[cfg(test)]
 #[must_use]
-pub fn verify_by(chain: &Chain, bytes: &[u8], expect: Option<Hash>) -> Verdict {
+pub fn verify_by(chain: &Chain, bytes: &[u8], expect: Option<Hash>) -> AuditVerdict {
     let mut verifier = Verifier::of(chain.clone());
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         verifier.take(line.strip_suffix(b"\n").unwrap_or(line), line.ends_with(b"\n"));

@@ -15,7 +15,7 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::audit::{Actor, Call};
-use super::seen::Seen;
+use super::seen::SeenDevices;
 use super::store::{Store, StoreError};
 
 /// How long ageing pauses after devices could not be seen. Much longer than a sidecar waits between two validations,
@@ -72,7 +72,7 @@ impl Ageing {
 }
 
 /// Removes ephemeral devices that have not been seen for `after`, until `stop`.
-pub(super) async fn keep_ageing(store: Store, seen: Arc<Seen>, after: Duration, stop: CancellationToken) {
+pub(super) async fn keep_ageing(store: Store, seen: Arc<SeenDevices>, after: Duration, stop: CancellationToken) {
     let mut ageing = Ageing::new(after, wall_now());
     while stop.run_until_cancelled(tokio::time::sleep(ageing.period())).await.is_some() {
         let now = wall_now();

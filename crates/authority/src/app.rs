@@ -12,7 +12,7 @@ use super::limits::Limits;
 use super::metrics::Metrics;
 use super::proofs::Proofs;
 use super::routes::large::LargeAnswers;
-use super::seen::Seen;
+use super::seen::SeenDevices;
 use super::store::Store;
 use super::threads::Threads;
 use super::watch::Hints;
@@ -21,7 +21,7 @@ use super::watch::Hints;
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) store: Store,
-    pub(crate) seen: Arc<Seen>,
+    pub(crate) seen: Arc<SeenDevices>,
     /// Which sidecars validated devices, of what the store does not have yet.
     pub(crate) proofs: Arc<Proofs>,
     /// The watchers that are told of changes.

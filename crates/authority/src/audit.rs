@@ -84,19 +84,19 @@ impl fmt::Display for KeyLabel {
 /// An operator's reason: one line of 1 to [`LONGEST_REASON`] characters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub(super) struct Reason(String);
+pub(super) struct CallReason(String);
 
 /// The text is not a valid reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReasonError;
 
-impl Reason {
+impl CallReason {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl FromStr for Reason {
+impl FromStr for CallReason {
     type Err = ReasonError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -114,7 +114,7 @@ impl fmt::Display for ReasonError {
 
 impl std::error::Error for ReasonError {}
 
-impl<'de> Deserialize<'de> for Reason {
+impl<'de> Deserialize<'de> for CallReason {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
@@ -127,7 +127,7 @@ pub(super) struct Call {
     pub(super) at: Timestamp,
     pub(super) request_id: String,
     pub(super) actor: Actor,
-    pub(super) reason: Option<Reason>,
+    pub(super) reason: Option<CallReason>,
 }
 
 /// The kind of a call.
@@ -318,9 +318,8 @@ impl Record {
 
 /// An audit entry, as it is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[schema(as = AuditEntry)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Entry {
+pub(super) struct AuditEntry {
     /// The entry's number; later calls have higher ones.
     pub(super) id: i64,
     #[schema(value_type = String, format = DateTime)]
@@ -361,7 +360,7 @@ pub(super) struct Query {
 
 impl Query {
     /// The page made from the fetched entries: one more than the limit shows whether there are more.
-    pub(super) fn page(&self, mut entries: Vec<Entry>) -> Page {
+    pub(super) fn page(&self, mut entries: Vec<AuditEntry>) -> Page {
         let wanted = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let more = entries.len() > wanted;
         entries.truncate(wanted);
@@ -372,7 +371,7 @@ impl Query {
 /// A page of the audit.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Page {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<AuditEntry>,
     /// Whether there are older entries.
     pub(super) more: bool,
 }
@@ -387,10 +386,10 @@ mod tests {
 
     #[test]
     fn a_reason_is_one_line_that_fits_a_denial() {
-        assert_eq!(" gone mad ".parse::<Reason>().unwrap().as_str(), "gone mad");
-        assert!("é".repeat(LONGEST_REASON).parse::<Reason>().is_ok());
+        assert_eq!(" gone mad ".parse::<CallReason>().unwrap().as_str(), "gone mad");
+        assert!("é".repeat(LONGEST_REASON).parse::<CallReason>().is_ok());
         for text in ["", "  ", "a\nb", "\u{1b}[31m", &"x".repeat(LONGEST_REASON + 1)] {
-            assert_eq!(text.parse::<Reason>(), Err(ReasonError), "{text:?}");
+            assert_eq!(text.parse::<CallReason>(), Err(ReasonError), "{text:?}");
         }
     }
 

@@ -31,7 +31,7 @@ pub(super) enum Subject {
 
 /// A possible answer to a validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ValidationVerdict {
     Allow,
     InvalidOrgKey,
     /// The code is the same: other clients know no other one.
@@ -49,7 +49,7 @@ pub(super) enum Verdict {
     WrongMethod,
 }
 
-impl Verdict {
+impl ValidationVerdict {
     /// The code on the wire.
     pub(super) const fn code(self) -> Code {
         match self {
@@ -69,32 +69,32 @@ impl Verdict {
 }
 
 /// The first reason to deny, in the documented order; [`Verdict::Allow`] when there is none.
-pub(super) fn decide(asker: &Asker, subject: Subject, now: Timestamp) -> Verdict {
+pub(super) fn decide(asker: &Asker, subject: Subject, now: Timestamp) -> ValidationVerdict {
     let org = match asker {
-        Asker::Unknown => return Verdict::InvalidOrgKey,
-        Asker::NotPermitted => return Verdict::NotPermitted,
+        Asker::Unknown => return ValidationVerdict::InvalidOrgKey,
+        Asker::NotPermitted => return ValidationVerdict::NotPermitted,
         Asker::Org(org) => org,
     };
     if org.deleted {
-        return Verdict::OrgNotFound;
+        return ValidationVerdict::OrgNotFound;
     }
     if subject == Subject::Invalid {
-        return Verdict::InvalidDeviceId;
+        return ValidationVerdict::InvalidDeviceId;
     }
     if org.disabled {
-        return Verdict::OrgDisabled;
+        return ValidationVerdict::OrgDisabled;
     }
     if org.frozen {
-        return Verdict::PlanFrozen;
+        return ValidationVerdict::PlanFrozen;
     }
     if org.expired(now) {
-        return Verdict::EntitlementExpired;
+        return ValidationVerdict::EntitlementExpired;
     }
     match subject {
-        Subject::Invalid => Verdict::InvalidDeviceId,
-        Subject::Absent => Verdict::DeviceNotFound,
-        Subject::Known(DeviceStatus::Revoked) => Verdict::DeviceRevoked,
-        Subject::Known(DeviceStatus::Active) => Verdict::Allow,
+        Subject::Invalid => ValidationVerdict::InvalidDeviceId,
+        Subject::Absent => ValidationVerdict::DeviceNotFound,
+        Subject::Known(DeviceStatus::Revoked) => ValidationVerdict::DeviceRevoked,
+        Subject::Known(DeviceStatus::Active) => ValidationVerdict::Allow,
     }
 }
 
@@ -129,34 +129,34 @@ mod tests {
     }
 
     /// One fault for each deny code, in the order of precedence.
-    const FAULTS: [Verdict; 8] = [
-        Verdict::InvalidOrgKey,
-        Verdict::OrgNotFound,
-        Verdict::InvalidDeviceId,
-        Verdict::OrgDisabled,
-        Verdict::PlanFrozen,
-        Verdict::EntitlementExpired,
-        Verdict::DeviceNotFound,
-        Verdict::DeviceRevoked,
+    const FAULTS: [ValidationVerdict; 8] = [
+        ValidationVerdict::InvalidOrgKey,
+        ValidationVerdict::OrgNotFound,
+        ValidationVerdict::InvalidDeviceId,
+        ValidationVerdict::OrgDisabled,
+        ValidationVerdict::PlanFrozen,
+        ValidationVerdict::EntitlementExpired,
+        ValidationVerdict::DeviceNotFound,
+        ValidationVerdict::DeviceRevoked,
     ];
 
     fn world(present: &[bool]) -> (Asker, Subject) {
-        let has = |code: Verdict| FAULTS.iter().zip(present).any(|(fault, here)| *here && *fault == code);
+        let has = |code: ValidationVerdict| FAULTS.iter().zip(present).any(|(fault, here)| *here && *fault == code);
         let mut org = org();
-        org.deleted = has(Verdict::OrgNotFound);
-        org.disabled = has(Verdict::OrgDisabled);
-        org.frozen = has(Verdict::PlanFrozen);
-        org.access_until = has(Verdict::EntitlementExpired).then(|| at(NOW - 1));
-        let subject = if has(Verdict::InvalidDeviceId) {
+        org.deleted = has(ValidationVerdict::OrgNotFound);
+        org.disabled = has(ValidationVerdict::OrgDisabled);
+        org.frozen = has(ValidationVerdict::PlanFrozen);
+        org.access_until = has(ValidationVerdict::EntitlementExpired).then(|| at(NOW - 1));
+        let subject = if has(ValidationVerdict::InvalidDeviceId) {
             Subject::Invalid
-        } else if has(Verdict::DeviceNotFound) {
+        } else if has(ValidationVerdict::DeviceNotFound) {
             Subject::Absent
-        } else if has(Verdict::DeviceRevoked) {
+        } else if has(ValidationVerdict::DeviceRevoked) {
             Subject::Known(DeviceStatus::Revoked)
         } else {
             Subject::Known(DeviceStatus::Active)
         };
-        (if has(Verdict::InvalidOrgKey) { Asker::Unknown } else { Asker::Org(org) }, subject)
+        (if has(ValidationVerdict::InvalidOrgKey) { Asker::Unknown } else { Asker::Org(org) }, subject)
     }
 
     #[test]
@@ -164,7 +164,11 @@ mod tests {
         for mask in 0_u32..256 {
             let present: Vec<bool> = (0..8).map(|bit| mask & (1 << bit) != 0).collect();
             let (asker, subject) = world(&present);
-            let first = FAULTS.iter().zip(&present).find(|(_, here)| **here).map_or(Verdict::Allow, |(code, _)| *code);
+            let first = FAULTS
+                .iter()
+                .zip(&present)
+                .find(|(_, here)| **here)
+                .map_or(ValidationVerdict::Allow, |(code, _)| *code);
             assert_eq!(decide(&asker, subject, at(NOW)), first, "{present:?}");
         }
     }
@@ -174,8 +178,8 @@ mod tests {
         let org = Org { access_until: Some(at(NOW)), ..org() };
         let asker = Asker::Org(org);
         let active = Subject::Known(DeviceStatus::Active);
-        assert_eq!(decide(&asker, active, at(NOW - 1)), Verdict::Allow);
-        assert_eq!(decide(&asker, active, at(NOW)), Verdict::EntitlementExpired);
+        assert_eq!(decide(&asker, active, at(NOW - 1)), ValidationVerdict::Allow);
+        assert_eq!(decide(&asker, active, at(NOW)), ValidationVerdict::EntitlementExpired);
     }
 
     proptest! {
@@ -184,7 +188,7 @@ mod tests {
             present in proptest::collection::vec(any::<bool>(), 8),
         ) {
             let (asker, subject) = world(&present);
-            let allowed = decide(&asker, subject, at(NOW)) == Verdict::Allow;
+            let allowed = decide(&asker, subject, at(NOW)) == ValidationVerdict::Allow;
             prop_assert_eq!(allowed, present.iter().all(|fault| !fault));
         }
     }

@@ -18,7 +18,7 @@ use super::listen::ListenAddress;
 use super::org::{OrgId, PlanTier};
 use super::retention::Retention;
 use super::role_keys::{self, KeyAuthor, WantedKey};
-use super::serve::{Options, Running};
+use super::serve::{Running, ServerOptions};
 use super::store::{Demand, Reserves, Store, Terms};
 use super::{admin_socket_of, reserve_file_of};
 
@@ -72,7 +72,7 @@ impl Embedded {
             return Err(EmbeddedError::NotLoopback(listen));
         }
         let database = directory.join(Self::DATABASE);
-        let options = Options {
+        let options = ServerOptions {
             listen: vec![ListenAddress::Tcp(listen)],
             admin_socket: admin_socket_of(&database),
             database: Database::Sqlite(database.clone()),

@@ -74,11 +74,11 @@ pub(super) struct Problem {
 #[derive(Debug, Default)]
 pub(super) struct Health {
     // A std mutex: held for one look-up, never across an await.
-    found: Mutex<Found>,
+    found: Mutex<ConcernHistory>,
 }
 
 #[derive(Debug, Default)]
-struct Found {
+struct ConcernHistory {
     troubles: BTreeMap<Concern, (Trouble, Timestamp)>,
     written_at: Option<Timestamp>,
 }
@@ -160,7 +160,7 @@ impl Health {
         self.lock().written_at
     }
 
-    fn lock(&self) -> MutexGuard<'_, Found> {
+    fn lock(&self) -> MutexGuard<'_, ConcernHistory> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -34,14 +34,14 @@ pub(super) struct Intake {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingReport>,
     /// The number of waiting rows, by organisation and in total.
     rows: HashMap<OrgId, usize>,
     all: usize,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingReport {
     report: HeardReport,
     kept: oneshot::Sender<()>,
 }
@@ -54,7 +54,7 @@ impl Intake {
     /// Stores a report. When this succeeds, every replica sees the report, also after a restart.
     pub(super) async fn keep(&self, report: HeardReport) -> Result<(), NotKept> {
         let (kept, done) = oneshot::channel();
-        if !self.lock().push(Waiting { report, kept }) {
+        if !self.lock().push(WaitingReport { report, kept }) {
             return Err(NotKept);
         }
         self.bell.notify_one();
@@ -97,7 +97,7 @@ impl Intake {
 
 impl Queue {
     /// Adds a report; `false` when there is no room.
-    fn push(&mut self, one: Waiting) -> bool {
+    fn push(&mut self, one: WaitingReport) -> bool {
         let rows = one.report.rows();
         let of_org = self.rows.entry(one.report.org).or_default();
         if *of_org + rows > MOST_OF_ONE || self.all + rows > MOST {
@@ -113,7 +113,7 @@ impl Queue {
     }
 
     /// Takes the reports of the next transaction.
-    fn take(&mut self) -> Vec<Waiting> {
+    fn take(&mut self) -> Vec<WaitingReport> {
         let (mut taken, mut rows) = (Vec::new(), 0);
         while let Some(next) = self.waiting.front() {
             rows += next.report.rows();

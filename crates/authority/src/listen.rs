@@ -179,13 +179,16 @@ impl Listener {
 
 /// A listening socket with its address.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(super) struct BoundListener {
     pub(super) address: ListenAddress,
     pub(super) listener: Listener,
 }
 
 /// Listens on all of these addresses; those that were handed over are taken as they are. Needs a runtime.
-pub(super) async fn bind_all(wanted: &[ListenAddress], handed: Vec<HandedSocket>) -> Result<Vec<Bound>, ListenError> {
+pub(super) async fn bind_all(
+    wanted: &[ListenAddress],
+    handed: Vec<HandedSocket>,
+) -> Result<Vec<BoundListener>, ListenError> {
     let mut all = Vec::new();
     for (number, socket) in handed.into_iter().enumerate() {
         let wrong = |source| ListenError::Handed { number, source };
@@ -194,26 +197,27 @@ pub(super) async fn bind_all(wanted: &[ListenAddress], handed: Vec<HandedSocket>
             HandedSocket::Tcp(socket) => TcpListener::from_std(socket).map(Listener::Tcp),
             HandedSocket::Unix(socket) => UnixListener::from_std(socket).map(Listener::HandedUnix),
         };
-        all.push(Bound { address, listener: listener.map_err(wrong)? });
+        all.push(BoundListener { address, listener: listener.map_err(wrong)? });
     }
     let held: Vec<_> = all.iter().map(|bound| bound.address.clone()).collect();
     for address in wanted.iter().filter(|address| !held.contains(address)) {
         all.push(match address {
             ListenAddress::Tcp(address) => bind_port(*address).await.map_err(|error| name_holder(error, &held))?,
-            ListenAddress::Unix(path) => {
-                Bound { address: address.clone(), listener: Listener::Unix(SocketFile::open(SocketKind::Api, path)?) }
-            }
+            ListenAddress::Unix(path) => BoundListener {
+                address: address.clone(),
+                listener: Listener::Unix(SocketFile::open(SocketKind::Api, path)?),
+            },
         });
     }
     Ok(all)
 }
 
 /// Listens on a TCP port; the address found is the one with the port that the kernel chose.
-pub(super) async fn bind_port(address: SocketAddr) -> Result<Bound, ListenError> {
+pub(super) async fn bind_port(address: SocketAddr) -> Result<BoundListener, ListenError> {
     let failed = |source| ListenError::Port { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = ListenAddress::Tcp(listener.local_addr().map_err(failed)?);
-    Ok(Bound { address, listener: Listener::Tcp(listener) })
+    Ok(BoundListener { address, listener: Listener::Tcp(listener) })
 }
 
 /// Says so when the port is taken by the service manager, for this very server.

@@ -23,7 +23,7 @@ use super::store::OldKey;
 const BUCKETS: [f64; 12] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Request {
+struct RequestLabels {
     endpoint: &'static str,
     /// The class of the status, such as `2xx`.
     status: &'static str,
@@ -35,7 +35,7 @@ struct Endpoint {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct About {
+struct ConcernLabels {
     concern: &'static str,
 }
 
@@ -46,7 +46,7 @@ struct KeptIn {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Decision {
+struct CodeLabels {
     code: String,
 }
 
@@ -69,14 +69,14 @@ struct Organisation {
 /// All metrics.
 pub(super) struct Metrics {
     registry: Registry,
-    requests: Family<Request, Counter>,
+    requests: Family<RequestLabels, Counter>,
     durations: Family<Endpoint, Histogram>,
-    decisions: Family<Decision, Counter>,
+    decisions: Family<CodeLabels, Counter>,
     limited: Family<Endpoint, Counter>,
     reports: Family<ReportSender, Counter>,
     doubtful_stops: Family<Doubted, Gauge>,
     approvals_waiting: Gauge,
-    problems: Family<About, Gauge>,
+    problems: Family<ConcernLabels, Gauge>,
     written: Gauge,
     unwritten_stops: Family<KeptIn, Gauge>,
     old_key_devices: Family<Organisation, Gauge>,
@@ -172,14 +172,14 @@ impl Metrics {
             400..=499 => "4xx",
             _ => "5xx",
         };
-        self.requests.get_or_create(&Request { endpoint, status: status_class }).inc();
+        self.requests.get_or_create(&RequestLabels { endpoint, status: status_class }).inc();
         self.durations.get_or_create(&Endpoint { endpoint }).observe(took.as_secs_f64());
         if status == 429 {
             self.limited.get_or_create(&Endpoint { endpoint }).inc();
         }
         // The codes are our own, never a client's.
         if let (path::VALIDATE, Some(code)) = (path, code) {
-            self.decisions.get_or_create(&Decision { code: code.as_str().to_owned() }).inc();
+            self.decisions.get_or_create(&CodeLabels { code: code.as_str().to_owned() }).inc();
         }
     }
 
@@ -238,7 +238,7 @@ impl Metrics {
             self.unwritten_stops.get_or_create(&KeptIn { kept }).set(number(stops));
         }
         for concern in Concern::ALL {
-            let about = About { concern: concern.as_str() };
+            let about = ConcernLabels { concern: concern.as_str() };
             self.problems.get_or_create(&about).set(i64::from(health.is_wrong(concern)));
         }
         self.written.set(health.written_at().map_or(0, jiff::Timestamp::as_second));

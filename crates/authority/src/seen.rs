@@ -28,7 +28,7 @@ const KEY_PERIOD: i64 = 60_000_000;
 const KEYS_REMEMBERED: usize = 100_000;
 
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct SeenDevices {
     // A std mutex: held for one insertion, never across an await.
     pending: Mutex<Pending>,
     /// The start of this server: what an earlier one had not written before it died is lost.
@@ -70,7 +70,7 @@ impl Pending {
     }
 }
 
-impl Seen {
+impl SeenDevices {
     pub(super) fn new(began: Timestamp) -> Self {
         Self { pending: Mutex::default(), began }
     }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_use_of_a_key_is_written_once_a_minute_whatever_it_was_used_for() {
-        let seen = Seen::new(Timestamp::UNIX_EPOCH);
+        let seen = SeenDevices::new(Timestamp::UNIX_EPOCH);
         let minute = KEY_PERIOD;
         let validation = |at, key| LastSeen { seq: 1, at, key: [key; 6] };
         let take = |validations: &[LastSeen]| seen.lock().take_keys(validations);
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_newest_time_of_each_device_is_kept_with_its_key() {
-        let seen = Seen::new(Timestamp::UNIX_EPOCH);
+        let seen = SeenDevices::new(Timestamp::UNIX_EPOCH);
         let last = |seq, at, key| LastSeen { seq, at, key: [key; 6] };
         seen.merge([last(1, 10, 1), last(2, 5, 1), last(1, 30, 2), last(1, 20, 1)]);
         assert_eq!(seen.lock().all, HashMap::from([(1, last(1, 30, 2)), (2, last(2, 5, 1))]));
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn notes_that_were_not_written_for_a_time_are_late_while_they_are_written_too() {
-        let seen = Seen::new(Timestamp::UNIX_EPOCH);
+        let seen = SeenDevices::new(Timestamp::UNIX_EPOCH);
         let at = |second| Timestamp::from_second(second).unwrap();
         let late = |second| seen.late(at(second), Duration::from_mins(1));
         assert!(!late(1000));

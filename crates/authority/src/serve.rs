@@ -25,7 +25,7 @@ use tracing::{debug, error, info, warn};
 use super::admin::{Desk, Door};
 use super::ageing::keep_ageing;
 use super::app::App;
-use super::connections::{Bounds, Connections, Descriptors, Origin, Place};
+use super::connections::{ConnectionBounds, ConnectionPlace, Connections, Origin, ProcessDescriptors};
 use super::console::session::Console;
 use super::database::Database;
 use super::examination::{first_look, keep_looking};
@@ -40,7 +40,7 @@ use super::proofs::Proofs;
 use super::repeated::rarely;
 use super::retention::{Retention, keep_tidy};
 use super::routes::{Peer, observed as observed_router};
-use super::seen::Seen;
+use super::seen::SeenDevices;
 use super::socket_file::{BindError, LOOK};
 use super::store::{Demand, OpenError, Reserves, Store, Terms};
 use super::surface::router;
@@ -72,7 +72,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// The options of a server.
 #[derive(Clone, Debug)]
-pub(super) struct Options {
+pub(super) struct ServerOptions {
     /// The addresses to listen on, beside the sockets that are handed over.
     pub(super) listen: Vec<ListenAddress>,
     pub(super) database: Database,
@@ -128,7 +128,7 @@ pub(super) struct Running {
     metrics: Option<ListenAddress>,
     tls: Option<Arc<Tls>>,
     store: Store,
-    seen: Arc<Seen>,
+    seen: Arc<SeenDevices>,
     proofs: Arc<Proofs>,
     hints: Arc<Hints>,
     stop: CancellationToken,
@@ -145,11 +145,11 @@ struct Upkeep {
 
 /// The places for connections of clients: as many as are wanted, and as the process can have.
 fn places(of_database: usize, wanted: Option<usize>) -> Arc<Connections> {
-    let served = Descriptors::of_this_process(of_database).connections(wanted);
+    let served = ProcessDescriptors::of_this_process(of_database).connections(wanted);
     if wanted.is_some_and(|wanted| wanted > served) {
         warn!(served, "the limit of open files is too low for --connections; raise LimitNOFILE of the unit");
     }
-    Arc::new(Connections::new(Bounds::new(served)))
+    Arc::new(Connections::new(ConnectionBounds::new(served)))
 }
 
 /// Looks at the database for the first time. Fails, with the store closed, when it is not as durable as is demanded.
@@ -177,10 +177,10 @@ fn own_url(encrypted: bool, addresses: &[ListenAddress]) -> String {
 
 impl Running {
     /// Starts an authority inside the current runtime; when this returns, it accepts requests.
-    pub(super) async fn start(options: Options, handed: Vec<HandedSocket>) -> Result<Self, StartError> {
+    pub(super) async fn start(options: ServerOptions, handed: Vec<HandedSocket>) -> Result<Self, StartError> {
         // First of all: a second server must be refused before it migrates the database of the first.
         let threads = Threads::start().map_err(StartError::Threads)?;
-        let Options { demand, retention, ephemeral_after, .. } = options;
+        let ServerOptions { demand, retention, ephemeral_after, .. } = options;
         let upkeep = Upkeep { demand, retention, ephemeral_after };
         let door = {
             // The socket belongs to the runtime in which it is served.
@@ -204,7 +204,7 @@ impl Running {
         let health = Arc::<Health>::default();
         look_first(&health, &store, options.demand).await?;
 
-        let seen = Arc::new(Seen::new(machineid_clock::wall_now()));
+        let seen = Arc::new(SeenDevices::new(machineid_clock::wall_now()));
         let proofs = Arc::<Proofs>::default();
         let hints = Arc::<Hints>::default();
         let reports = Arc::<Intake>::default();
@@ -272,7 +272,7 @@ impl Running {
         }
         if let Some(bound) = observed {
             // Scrapers are few. Others must not take the descriptors of the API through a listener that asks for no key.
-            let observers = Arc::new(Connections::new(Bounds::of_strangers(OBSERVERS)));
+            let observers = Arc::new(Connections::new(ConnectionBounds::of_strangers(OBSERVERS)));
             let few = Server { head: FIRST_HEAD, ..server(observed_router(Arc::clone(&app)), None, observers) };
             running.tasks.spawn(few.accept(bound.listener));
         }
@@ -404,7 +404,7 @@ impl Server {
         }
     }
 
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, place: &Place) {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, place: &ConnectionPlace) {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
@@ -424,7 +424,7 @@ impl Server {
         }
     }
 
-    async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: ClientAddress, place: &Place) {
+    async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: ClientAddress, place: &ConnectionPlace) {
         let ticket = &place.ticket();
         let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(Peer(peer));

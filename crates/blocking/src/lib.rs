@@ -19,4 +19,4 @@ mod pool;
 mod queue;
 
 pub use pool::{Lost, Pool};
-pub use queue::{Bounds, Owner};
+pub use queue::{Bounds, CallOwner};

@@ -8,7 +8,7 @@ use std::{fmt, io, thread};
 use machineid_clock::BootTime;
 use tokio::sync::oneshot;
 
-use super::queue::{Bounds, OVERDUE, Owner, Queue};
+use super::queue::{Bounds, CallOwner, OVERDUE, Queue};
 
 /// How long an idle thread is kept.
 const IDLE: Duration = Duration::from_secs(10);
@@ -88,7 +88,7 @@ impl Pool {
     /// If the future is dropped, a call that has begun goes on, and one that has not begun is not made.
     ///
     /// Fails when the call panics, or no thread can be started.
-    pub async fn call<T, W>(&self, owner: Owner, work: W) -> Result<T, Lost>
+    pub async fn call<T, W>(&self, owner: CallOwner, work: W) -> Result<T, Lost>
     where
         T: Send + 'static,
         W: FnOnce() -> T + Send + 'static,
@@ -112,7 +112,7 @@ impl Pool {
         T: Send + 'static,
         W: FnOnce() -> T + Send + 'static,
     {
-        tokio::time::timeout(limit, self.call(Owner::DAEMON, work)).await.unwrap_or(Err(Lost::Late))
+        tokio::time::timeout(limit, self.call(CallOwner::DAEMON, work)).await.unwrap_or(Err(Lost::Late))
     }
 }
 
@@ -121,7 +121,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(self: &Arc<Self>, owner: Owner, call: Box<dyn Call>) -> Result<(), Lost> {
+    fn push(self: &Arc<Self>, owner: CallOwner, call: Box<dyn Call>) -> Result<(), Lost> {
         let mut state = self.lock();
         // While every thread hangs, no call leaves the queue, and it must not grow without end.
         state.queue.keep(|call| call.is_wanted());
@@ -197,7 +197,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { at_a_time: 4, most: 8 };
 
     /// Makes calls that hang until the returned senders are dropped.
-    fn hanging(pool: &Pool, owner: Owner, calls: usize) -> Vec<Sender<()>> {
+    fn hanging(pool: &Pool, owner: CallOwner, calls: usize) -> Vec<Sender<()>> {
         let hang = || {
             let (release, wait) = channel::<()>();
             let pool = pool.clone();
@@ -211,17 +211,17 @@ mod tests {
     async fn a_call_brings_its_answer_and_a_panic_is_no_answer() {
         let pool = Pool::new("test", BOUNDS);
         for round in 0..50 {
-            assert_eq!(pool.call(Owner::DAEMON, move || round).await.unwrap(), round);
+            assert_eq!(pool.call(CallOwner::DAEMON, move || round).await.unwrap(), round);
         }
-        assert!(matches!(pool.call(Owner::DAEMON, || panic!("on purpose")).await, Err::<(), _>(Lost::Panicked)));
-        assert_eq!(pool.call(Owner::DAEMON, || 1).await.unwrap(), 1);
+        assert!(matches!(pool.call(CallOwner::DAEMON, || panic!("on purpose")).await, Err::<(), _>(Lost::Panicked)));
+        assert_eq!(pool.call(CallOwner::DAEMON, || 1).await.unwrap(), 1);
         assert!(pool.0.lock().threads <= BOUNDS.at_a_time);
     }
 
     #[tokio::test]
     async fn another_users_call_gets_through_while_one_users_calls_hang() {
         let pool = Pool::new("test", BOUNDS);
-        let (one, other) = (Owner::user(1, false), Owner::user(2, false));
+        let (one, other) = (CallOwner::user(1, false), CallOwner::user(2, false));
         let held = hanging(&pool, one, 100);
         tokio::task::yield_now().await;
         assert_eq!(pool.call(other, || 1).await.unwrap(), 1);
@@ -232,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn a_kind_whose_every_thread_hangs_is_late_keeps_nothing_and_works_again_when_they_return() {
         let pool = Pool::new("test", Bounds { at_a_time: 2, most: 2 });
-        let held = hanging(&pool, Owner::DAEMON, 2);
+        let held = hanging(&pool, CallOwner::DAEMON, 2);
         tokio::task::yield_now().await;
         for _ in 0..50 {
             let late = pool.call_within(Duration::from_millis(2), || ()).await;
@@ -247,7 +247,7 @@ mod tests {
     #[tokio::test]
     async fn calls_that_hang_for_long_make_room_for_others() {
         let pool = Pool::new("test", Bounds { at_a_time: 2, most: 8 });
-        let held = hanging(&pool, Owner::DAEMON, 2);
+        let held = hanging(&pool, CallOwner::DAEMON, 2);
         tokio::task::yield_now().await;
         let made = pool.call_within(Duration::from_secs(20), || 7).await;
         assert_eq!(made.unwrap(), 7, "although the two are still under way");

@@ -10,13 +10,13 @@ pub(super) const OVERDUE: Duration = Duration::from_secs(1);
 
 /// The user for whom a call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct CallOwner {
     uid: u32,
     /// Root and the daemon's own user: the limits for users do not apply to them.
     privileged: bool,
 }
 
-impl Owner {
+impl CallOwner {
     /// The daemon itself.
     pub const DAEMON: Self = Self { uid: 0, privileged: true };
 
@@ -55,7 +55,7 @@ pub(super) struct RunningId(u64);
 #[derive(Debug)]
 struct Running {
     id: RunningId,
-    owner: Owner,
+    owner: CallOwner,
     began: BootTime,
 }
 
@@ -64,7 +64,7 @@ struct Running {
 pub(super) struct Queue<J> {
     bounds: Bounds,
     /// The waiting calls of each owner; the owner whose turn is next comes first.
-    waiting: VecDeque<(Owner, VecDeque<J>)>,
+    waiting: VecDeque<(CallOwner, VecDeque<J>)>,
     running: Vec<Running>,
     next: u64,
 }
@@ -75,7 +75,7 @@ impl<J> Queue<J> {
     }
 
     /// Adds a call, behind those of the same owner.
-    pub(super) fn push(&mut self, owner: Owner, call: J) {
+    pub(super) fn push(&mut self, owner: CallOwner, call: J) {
         match self.waiting.iter_mut().find(|(known, _)| *known == owner) {
             Some((_, calls)) => calls.push_back(call),
             None => self.waiting.push_back((owner, VecDeque::from([call]))),
@@ -135,8 +135,8 @@ impl<J> Queue<J> {
             return None;
         }
         let unprivileged = self.running.iter().filter(|running| !running.owner.privileged).count();
-        let of = |owner: &Owner| self.running.iter().filter(|running| running.owner == *owner).count();
-        let may = |owner: &Owner| {
+        let of = |owner: &CallOwner| self.running.iter().filter(|running| running.owner == *owner).count();
+        let may = |owner: &CallOwner| {
             owner.privileged || (of(owner) < self.bounds.of_one() && unprivileged < self.bounds.of_the_unprivileged())
         };
         let owners = self.waiting.iter().enumerate().filter(|(_, (owner, _))| may(owner));
@@ -157,8 +157,8 @@ mod tests {
         BootTime::from_millis(millis)
     }
 
-    fn user(uid: u32) -> Owner {
-        Owner::user(uid, false)
+    fn user(uid: u32) -> CallOwner {
+        CallOwner::user(uid, false)
     }
 
     fn begin_all(queue: &mut Queue<u32>, now: BootTime) -> Vec<(RunningId, u32)> {
@@ -191,7 +191,7 @@ mod tests {
         }
         let hanging = (0..10).map(|round| begin_all(&mut queue, at(10_000 * round)).len()).sum::<usize>();
         assert_eq!(3 + hanging, 12, "all users together leave room for an operator");
-        queue.push(Owner::DAEMON, 7);
+        queue.push(CallOwner::DAEMON, 7);
         assert_eq!(queue.begin(at(200_000)).unwrap().1, 7);
     }
 
@@ -213,7 +213,7 @@ mod tests {
                 now += passes;
                 match step {
                     0 => {
-                        queue.push(Owner::user(uid, uid == 0), pushed);
+                        queue.push(CallOwner::user(uid, uid == 0), pushed);
                         pushed += 1;
                     }
                     1 => {

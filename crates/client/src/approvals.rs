@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use machineid_org_key::OrgKey;
-use machineid_protocol::api::{ApprovalEntry, ExecutionState, path};
+use machineid_protocol::api::{ApprovalListed, ExecutionState, path};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -11,19 +11,19 @@ use super::{AuthorityClient, Failure, LARGE_ANSWER, SMALL_ANSWER, because};
 
 #[derive(Deserialize)]
 struct Approvals {
-    approvals: Vec<ApprovalEntry>,
+    approvals: Vec<ApprovalListed>,
 }
 
 #[derive(Deserialize)]
 struct Decided {
-    approval: ApprovalEntry,
+    approval: ApprovalListed,
 }
 
 impl AuthorityClient {
     /// The restores that wait for a second key, and those of the last 30 days.
     ///
     /// Fails with a [`Failure`], [`Failure::Refused`] when the authority refuses.
-    pub async fn approvals(&self, key: &OrgKey) -> Result<Vec<ApprovalEntry>, Failure> {
+    pub async fn approvals(&self, key: &OrgKey) -> Result<Vec<ApprovalListed>, Failure> {
         let answer = self.get(self.base_url().endpoint(path::APPROVALS), key, LARGE_ANSWER).await?;
         Ok(accepted(&answer)?.typed::<Approvals>()?.approvals)
     }
@@ -31,18 +31,24 @@ impl AuthorityClient {
     /// Confirms a restore that another key asked for.
     ///
     /// Fails with a [`Failure`]; after one that is no refusal it may be done.
-    pub async fn approve(&self, key: &OrgKey, id: &str, reason: Option<&str>) -> Result<ApprovalEntry, Failure> {
+    pub async fn approve(&self, key: &OrgKey, id: &str, reason: Option<&str>) -> Result<ApprovalListed, Failure> {
         self.decide(path::APPROVE, key, id, reason).await
     }
 
     /// Ends a request for a restore without doing it.
     ///
     /// Fails with a [`Failure`], [`Failure::Refused`] when the authority refuses.
-    pub async fn reject(&self, key: &OrgKey, id: &str, reason: Option<&str>) -> Result<ApprovalEntry, Failure> {
+    pub async fn reject(&self, key: &OrgKey, id: &str, reason: Option<&str>) -> Result<ApprovalListed, Failure> {
         self.decide(path::REJECT, key, id, reason).await
     }
 
-    async fn decide(&self, path: &str, key: &OrgKey, id: &str, reason: Option<&str>) -> Result<ApprovalEntry, Failure> {
+    async fn decide(
+        &self,
+        path: &str,
+        key: &OrgKey,
+        id: &str,
+        reason: Option<&str>,
+    ) -> Result<ApprovalListed, Failure> {
         let body = because(json!({ "approval": id }), reason);
         let answer = self.post(path, key, &body, Repeat::Never, SMALL_ANSWER).await?;
         Ok(accepted(&answer)?.typed::<Decided>()?.approval)

@@ -258,12 +258,12 @@ impl SendError {
             return Failure::Timeout { after: timeout };
         }
         match Cause::of(&*source).reason {
-            Some(Reason::ForeignListener(foreign)) => Failure::ForeignListener(foreign),
-            Some(Reason::TimedOut) => Failure::Timeout { after: timeout },
-            Some(Reason::NoAddress) => Failure::Dns(source),
-            Some(Reason::Tls { certificate }) => Failure::Tls { certificate, source },
-            Some(Reason::NotHttp) | None if connecting => Failure::Connect(source),
-            Some(Reason::NotHttp) => Failure::NotHttp(source),
+            Some(FailureReason::ForeignListener(foreign)) => Failure::ForeignListener(foreign),
+            Some(FailureReason::TimedOut) => Failure::Timeout { after: timeout },
+            Some(FailureReason::NoAddress) => Failure::Dns(source),
+            Some(FailureReason::Tls { certificate }) => Failure::Tls { certificate, source },
+            Some(FailureReason::NotHttp) | None if connecting => Failure::Connect(source),
+            Some(FailureReason::NotHttp) => Failure::NotHttp(source),
             None => Failure::Interrupted(source),
         }
     }
@@ -272,14 +272,14 @@ impl SendError {
 /// The facts in a chain of error sources.
 #[derive(Clone, Debug, Default)]
 struct Cause {
-    reason: Option<Reason>,
+    reason: Option<FailureReason>,
     /// The peer closed or reset the connection before the answer was whole.
     closed_early: bool,
 }
 
 /// The cause of a failure. Of several causes, the greatest says the most.
 #[derive(Clone, Debug)]
-enum Reason {
+enum FailureReason {
     NotHttp,
     Tls { certificate: bool },
     NoAddress,
@@ -287,7 +287,7 @@ enum Reason {
     ForeignListener(ForeignListener),
 }
 
-impl Reason {
+impl FailureReason {
     const fn rank(&self) -> u8 {
         match self {
             Self::NotHttp => 0,
@@ -305,19 +305,19 @@ impl Cause {
         let mut cause = Self::default();
         let mut next = Some(error);
         while let Some(error) = next {
-            let mut reason = error.is::<NoAddress>().then_some(Reason::NoAddress);
+            let mut reason = error.is::<NoAddress>().then_some(FailureReason::NoAddress);
             if let Some(foreign) = error.downcast_ref::<ForeignListener>() {
-                reason = Some(Reason::ForeignListener(foreign.clone()));
+                reason = Some(FailureReason::ForeignListener(foreign.clone()));
             }
             if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-                reason = Some(Reason::Tls { certificate: matches!(tls, rustls::Error::InvalidCertificate(_)) });
+                reason = Some(FailureReason::Tls { certificate: matches!(tls, rustls::Error::InvalidCertificate(_)) });
             }
             if let Some(http) = error.downcast_ref::<hyper::Error>() {
-                reason = http.is_parse().then_some(Reason::NotHttp);
+                reason = http.is_parse().then_some(FailureReason::NotHttp);
                 cause.closed_early |= http.is_incomplete_message() || http.is_closed() || http.is_canceled();
             }
             if let Some(io) = error.downcast_ref::<io::Error>() {
-                reason = (io.kind() == io::ErrorKind::TimedOut).then_some(Reason::TimedOut);
+                reason = (io.kind() == io::ErrorKind::TimedOut).then_some(FailureReason::TimedOut);
                 cause.closed_early |= matches!(
                     io.kind(),
                     io::ErrorKind::ConnectionReset
@@ -326,7 +326,7 @@ impl Cause {
                         | io::ErrorKind::UnexpectedEof
                 );
             }
-            let rank = |reason: &Option<Reason>| reason.as_ref().map(Reason::rank);
+            let rank = |reason: &Option<FailureReason>| reason.as_ref().map(FailureReason::rank);
             if rank(&reason) > rank(&cause.reason) {
                 cause.reason = reason;
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use machineid_org_key::OrgKey;
-use machineid_protocol::api::{KeyEntry, KeyWanted, path};
+use machineid_protocol::api::{KeyEntry, KeyOrder, path};
 use machineid_protocol::span;
 use serde::Deserialize;
 use serde_json::json;
@@ -52,7 +52,7 @@ impl AuthorityClient {
     /// Makes a key with a role.
     ///
     /// Fails with a [`Failure`]; after one that is no refusal the key may exist, although its text was received nowhere.
-    pub async fn create_key(&self, key: &OrgKey, wanted: &KeyWanted, reason: Option<&str>) -> Result<NewKey, Failure> {
+    pub async fn create_key(&self, key: &OrgKey, wanted: &KeyOrder, reason: Option<&str>) -> Result<NewKey, Failure> {
         let body = because(json!(wanted), reason);
         made(&self.post(path::KEY_CREATE, key, &body, Repeat::Never, SMALL_ANSWER).await?)
     }

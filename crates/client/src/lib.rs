@@ -47,14 +47,14 @@ pub use stream::{EventStream, Extensions};
 pub use tls::install_provider;
 pub use tls::without_encryption;
 
-use connection::{Connections, Place, Proxies, TrustedUsers, Way};
+use connection::{AuthorityPlace, Connections, Proxies, TrustedUsers, Way};
 use exchange::{Exchange, Question, RawAnswer, Repeat};
 pub use key_facts::KeyFacts;
 use key_facts::KnownKey;
 pub use keys::NewKey;
 use machineid_org_key::OrgKey;
 use machineid_org_key::sidecar::SidecarSecret;
-use machineid_protocol::api::{BatchRequest, BatchResponse, DeviceList, DeviceStatus, PlanFields, Registration, path};
+use machineid_protocol::api::{BatchRequest, BatchResponse, DevicePage, DeviceStatus, PlanUsage, Registration, path};
 use machineid_protocol::decision::{self, Unusable};
 use machineid_protocol::{Decision, DeviceId};
 use tls::Trust;
@@ -123,9 +123,9 @@ impl Options {
             None => Trust::Host,
         };
         let place = match (&proxies, self.base_url.socket()) {
-            (_, Some(path)) => Place::Socket(path.into()),
-            (Proxies::None, None) if self.base_url.is_loopback() && !self.base_url.is_https() => Place::Port,
-            _ => Place::Elsewhere,
+            (_, Some(path)) => AuthorityPlace::Socket(path.into()),
+            (Proxies::None, None) if self.base_url.is_loopback() && !self.base_url.is_https() => AuthorityPlace::Port,
+            _ => AuthorityPlace::Elsewhere,
         };
         let user_agent = HeaderValue::from_str(&self.user_agent).map_err(SetupError::unusable)?;
         let trusted = TrustedUsers::of_this_process(self.authority_user);
@@ -336,7 +336,7 @@ impl AuthorityClient {
     /// Lists the organisation's devices.
     ///
     /// Fails with a [`Failure`]; [`Failure::Refused`] when the authority refuses.
-    pub async fn list(&self, key: &OrgKey, filter: &ListFilter) -> Result<DeviceList, Failure> {
+    pub async fn list(&self, key: &OrgKey, filter: &ListFilter) -> Result<DevicePage, Failure> {
         let mut url = self.options.base_url.endpoint(path::LIST);
         if let Some(status) = filter.status {
             url.query_pairs_mut().append_pair("status", status_word(status));
@@ -344,7 +344,7 @@ impl AuthorityClient {
         if let Some(search) = &filter.search {
             url.query_pairs_mut().append_pair("q", search);
         }
-        let mut list: DeviceList = self.get(url, key, LARGE_ANSWER).await?.typed()?;
+        let mut list: DevicePage = self.get(url, key, LARGE_ANSWER).await?.typed()?;
         // The filters are an extension: an authority without them lists all devices.
         list.devices.retain(|device| filter.matches(&device.device_id, device.status));
         Ok(list)
@@ -353,10 +353,10 @@ impl AuthorityClient {
     /// The plan and its usage.
     ///
     /// Fails with a [`Failure`]; [`Failure::Refused`] when the authority refuses.
-    pub async fn usage(&self, key: &OrgKey) -> Result<PlanFields, Failure> {
+    pub async fn usage(&self, key: &OrgKey) -> Result<PlanUsage, Failure> {
         let answer = self.get(self.options.base_url.endpoint(path::USAGE), key, SMALL_ANSWER).await?;
         let usage = answer.typed()?;
-        if usage == PlanFields::default() { Err(answer.not_understood()) } else { Ok(usage) }
+        if usage == PlanUsage::default() { Err(answer.not_understood()) } else { Ok(usage) }
     }
 
     /// The address where a user can buy this plan: `pro`, `scale` or `max`.

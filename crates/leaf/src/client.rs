@@ -18,7 +18,7 @@ use rustix::net::{
     SocketType, connect, recv, sendmsg, socket_with,
 };
 
-use crate::message::{LONGEST_ANSWER, Refusal, Request, Verb, parse_answer};
+use crate::message::{LONGEST_ANSWER, LeafRefusal, LeafRequest, LeafVerb, parse_answer};
 
 /// How long a request may take in each direction. A service manager may have to start the helper first.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -37,7 +37,7 @@ pub enum HelperError {
     /// The helper at this socket did not answer, or not as it should.
     Silent(PathBuf, Errno),
     /// The helper refused.
-    Refused(Refusal),
+    Refused(LeafRefusal),
 }
 
 impl HelperError {
@@ -93,24 +93,24 @@ impl LeafHelper {
     /// Has the helper put this process (a pidfd) into a control group named after the run, which this process's group may kill
     /// and freeze.
     pub fn contain(&self, process: impl AsFd, run: RunId) -> Result<(), HelperError> {
-        self.ask(Request { verb: Verb::Contain, run }, process)
+        self.ask(LeafRequest { verb: LeafVerb::Contain, run }, process)
     }
 
     /// Has the helper remove the control group of this directory, with those below it. Fails with EBUSY while a process is
     /// inside.
     pub fn remove(&self, directory: impl AsFd, run: RunId) -> Result<(), HelperError> {
-        self.ask(Request { verb: Verb::Remove, run }, directory)
+        self.ask(LeafRequest { verb: LeafVerb::Remove, run }, directory)
     }
 
     /// The same, without waiting for anything: the request is carried out even if this process ends now. It may also be lost.
     pub fn begin_removal(&self, directory: impl AsFd, run: RunId) {
-        let request = Request { verb: Verb::Remove, run };
+        let request = LeafRequest { verb: LeafVerb::Remove, run };
         let sent = self.connected(SocketFlags::NONBLOCK).and_then(|socket| send(&socket, request, directory));
         // The caller asks again, and waits then.
         let _ = sent;
     }
 
-    fn ask(&self, request: Request, descriptor: impl AsFd) -> Result<(), HelperError> {
+    fn ask(&self, request: LeafRequest, descriptor: impl AsFd) -> Result<(), HelperError> {
         let socket = self.connected(SocketFlags::empty()).map_err(|errno| self.unreachable(errno))?;
         let silent = |errno| HelperError::Silent(self.socket.clone(), errno);
         send(&socket, request, descriptor).map_err(silent)?;
@@ -136,7 +136,7 @@ impl LeafHelper {
     }
 }
 
-fn send(socket: &OwnedFd, request: Request, descriptor: impl AsFd) -> Result<(), Errno> {
+fn send(socket: &OwnedFd, request: LeafRequest, descriptor: impl AsFd) -> Result<(), Errno> {
     let bytes = request.to_bytes();
     let descriptors = [descriptor.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

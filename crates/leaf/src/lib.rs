@@ -20,5 +20,5 @@ mod serve;
 mod work;
 
 pub use client::{HelperError, LeafHelper};
-pub use message::{Refusal, Request, Verb, fuzz as fuzz_message};
+pub use message::{LeafRefusal, LeafRequest, LeafVerb, fuzz as fuzz_message};
 pub use serve::{ServeError, serve};

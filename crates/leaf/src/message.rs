@@ -10,7 +10,7 @@ pub(crate) const LONGEST_ANSWER: usize = 2048;
 
 /// What the helper is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
+pub enum LeafVerb {
     /// Put the process of the descriptor, a pidfd, into a control group named after the run, and let the caller's group kill
     /// and freeze it.
     Contain,
@@ -18,7 +18,7 @@ pub enum Verb {
     Remove,
 }
 
-impl Verb {
+impl LeafVerb {
     const ALL: [Self; 2] = [Self::Contain, Self::Remove];
 
     const fn word(self) -> &'static str {
@@ -31,58 +31,58 @@ impl Verb {
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct LeafRequest {
     /// What to do.
-    pub verb: Verb,
+    pub verb: LeafVerb,
     /// The run whose control group it is.
     pub run: RunId,
 }
 
-impl Request {
+impl LeafRequest {
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         format!("{} {}", self.verb.word(), self.run).into_bytes()
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let (word, run) = std::str::from_utf8(bytes).ok()?.split_once(' ')?;
-        let verb = Verb::ALL.into_iter().find(|verb| verb.word() == word)?;
+        let verb = LeafVerb::ALL.into_iter().find(|verb| verb.word() == word)?;
         Some(Self { verb, run: run.parse().ok()? })
     }
 }
 
 /// Why the helper did not do it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct LeafRefusal {
     /// The kernel's error, or the one that fits best.
     pub errno: Errno,
     /// A sentence for the operator.
     pub why: String,
 }
 
-impl Refusal {
+impl LeafRefusal {
     pub(crate) fn new(errno: Errno, why: impl Into<String>) -> Self {
         Self { errno, why: why.into() }
     }
 }
 
-pub(crate) fn answer(result: &Result<(), Refusal>) -> Vec<u8> {
+pub(crate) fn answer(result: &Result<(), LeafRefusal>) -> Vec<u8> {
     let mut bytes = match result {
         Ok(()) => b"ok".to_vec(),
-        Err(Refusal { errno, why }) => format!("no {} {why}", errno.raw_os_error()).into_bytes(),
+        Err(LeafRefusal { errno, why }) => format!("no {} {why}", errno.raw_os_error()).into_bytes(),
     };
     bytes.truncate(LONGEST_ANSWER);
     bytes
 }
 
 /// Parses an answer; `None` for anything that the helper does not send.
-pub(crate) fn parse_answer(bytes: &[u8]) -> Option<Result<(), Refusal>> {
+pub(crate) fn parse_answer(bytes: &[u8]) -> Option<Result<(), LeafRefusal>> {
     let text = String::from_utf8_lossy(bytes);
     if text == "ok" {
         return Some(Ok(()));
     }
     let (errno, why) = text.strip_prefix("no ")?.split_once(' ')?;
     let errno = errno.parse().ok().filter(|errno| (1..4096).contains(errno))?;
-    Some(Err(Refusal::new(Errno::from_raw_os_error(errno), why)))
+    Some(Err(LeafRefusal::new(Errno::from_raw_os_error(errno), why)))
 }
 
 /// Runs both parsers over any bytes, for the fuzzer.
@@ -91,7 +91,7 @@ pub(crate) fn parse_answer(bytes: &[u8]) -> Option<Result<(), Refusal>> {
 ///
 /// When a request is written otherwise than it was read.
 pub fn fuzz(bytes: &[u8]) {
-    if let Some(request) = Request::parse(bytes) {
+    if let Some(request) = LeafRequest::parse(bytes) {
         assert_eq!(request.to_bytes(), bytes);
     }
     let _ = parse_answer(bytes);
@@ -103,9 +103,9 @@ mod tests {
 
     #[test]
     fn a_request_is_read_as_it_was_written() {
-        for verb in Verb::ALL {
-            let request = Request { verb, run: RunId::random().unwrap() };
-            assert_eq!(Request::parse(&request.to_bytes()), Some(request));
+        for verb in LeafVerb::ALL {
+            let request = LeafRequest { verb, run: RunId::random().unwrap() };
+            assert_eq!(LeafRequest::parse(&request.to_bytes()), Some(request));
             assert!(request.to_bytes().len() <= LONGEST_REQUEST);
             fuzz(&request.to_bytes());
         }
@@ -125,14 +125,14 @@ mod tests {
             format!("kill {id}"),
             format!("Contain {id}"),
         ] {
-            assert_eq!(Request::parse(text.as_bytes()), None, "{text:?}");
+            assert_eq!(LeafRequest::parse(text.as_bytes()), None, "{text:?}");
         }
-        assert_eq!(Request::parse(&[0xff, b' ', 0xfe]), None);
+        assert_eq!(LeafRequest::parse(&[0xff, b' ', 0xfe]), None);
     }
 
     #[test]
     fn an_answer_is_read_as_it_was_written() {
-        for result in [Ok(()), Err(Refusal::new(Errno::BUSY, "a process is inside"))] {
+        for result in [Ok(()), Err(LeafRefusal::new(Errno::BUSY, "a process is inside"))] {
             assert_eq!(parse_answer(&answer(&result)), Some(result));
         }
         for garbage in ["", "no", "no 0 x", "no -1 x", "no x y", "okay", "no 99999 x"] {

@@ -17,7 +17,7 @@ use rustix::net::{
     accept_with, getsockname, recvmsg, send,
 };
 
-use crate::message::{LONGEST_REQUEST, Refusal, Request, Verb, answer};
+use crate::message::{LONGEST_REQUEST, LeafRefusal, LeafRequest, LeafVerb, answer};
 use crate::work;
 
 /// How long a client may take for its request, and for taking the answer.
@@ -87,7 +87,7 @@ fn attend(connection: &OwnedFd, owner: u32) {
     let result = if peer.uid == owner {
         received.and_then(|received| carry_out(received, peer))
     } else {
-        Err(Refusal::new(Errno::PERM, format!("uid {} is not the owner of this socket", peer.uid)))
+        Err(LeafRefusal::new(Errno::PERM, format!("uid {} is not the owner of this socket", peer.uid)))
     };
     if let Err(refusal) = &result
         && refusal.errno != Errno::BUSY
@@ -98,27 +98,27 @@ fn attend(connection: &OwnedFd, owner: u32) {
     let _ = send(connection, &answer(&result), SendFlags::NOSIGNAL);
 }
 
-fn carry_out((request, descriptor): (Request, OwnedFd), peer: sys::Credentials) -> Result<(), Refusal> {
+fn carry_out((request, descriptor): (LeafRequest, OwnedFd), peer: sys::Credentials) -> Result<(), LeafRefusal> {
     match request.verb {
-        Verb::Contain => {
+        LeafVerb::Contain => {
             let contained = work::contain(descriptor, request.run, peer.gid)?;
             let (pid, leaf) = (contained.pid, contained.leaf.display());
             say(&format!("process {pid} is in {leaf}, at the request of uid {}", peer.uid));
             Ok(())
         }
-        Verb::Remove => work::remove(&descriptor, request.run),
+        LeafVerb::Remove => work::remove(&descriptor, request.run),
     }
 }
 
 /// The request and its one descriptor.
-fn receive(connection: &OwnedFd) -> Result<(Request, OwnedFd), Refusal> {
+fn receive(connection: &OwnedFd) -> Result<(LeafRequest, OwnedFd), LeafRefusal> {
     let mut bytes = [0; LONGEST_REQUEST + 1];
     // Room for a second descriptor, to see that there is one; the kernel closes the others.
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;
     let received = recvmsg(connection, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)
-        .map_err(|errno| Refusal::new(errno, format!("no request came: {errno}")))?;
+        .map_err(|errno| LeafRefusal::new(errno, format!("no request came: {errno}")))?;
     let mut descriptors = Vec::new();
     for message in control.drain() {
         // The socket asks for nothing else, so the kernel sends nothing else.
@@ -127,11 +127,11 @@ fn receive(connection: &OwnedFd) -> Result<(Request, OwnedFd), Refusal> {
         }
     }
     let whole = !received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
-    let request = Request::parse(&bytes[..received.bytes]).filter(|_| whole);
-    let request = request.ok_or_else(|| Refusal::new(Errno::INVAL, "this is no request"))?;
+    let request = LeafRequest::parse(&bytes[..received.bytes]).filter(|_| whole);
+    let request = request.ok_or_else(|| LeafRefusal::new(Errno::INVAL, "this is no request"))?;
     match (descriptors.pop(), descriptors.pop()) {
         (Some(descriptor), None) => Ok((request, descriptor)),
-        (None | Some(_), _) => Err(Refusal::new(Errno::INVAL, "a request carries one descriptor")),
+        (None | Some(_), _) => Err(LeafRefusal::new(Errno::INVAL, "a request carries one descriptor")),
     }
 }
 

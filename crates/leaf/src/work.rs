@@ -7,7 +7,7 @@ use machineid_protocol::RunId;
 use machineid_tree::{Leaf, NoCgroup, Pid, Process, group_path};
 use rustix::io::Errno;
 
-use crate::message::Refusal;
+use crate::message::LeafRefusal;
 
 /// A process in the control group of its run.
 pub(crate) struct Contained {
@@ -20,16 +20,16 @@ pub(crate) struct Contained {
 ///
 /// The process stays below its own group, whose limits then still apply. Not the first process, nor one in the root group,
 /// where a kernel's and a host's own processes are.
-pub(crate) fn contain(pidfd: OwnedFd, run: RunId, gid: u32) -> Result<Contained, Refusal> {
+pub(crate) fn contain(pidfd: OwnedFd, run: RunId, gid: u32) -> Result<Contained, LeafRefusal> {
     let pid = process_of(&pidfd)?;
     if pid.as_raw() == 1 || pid == Pid::own() {
-        return Err(Refusal::new(Errno::PERM, format!("process {pid} is not an agent's")));
+        return Err(LeafRefusal::new(Errno::PERM, format!("process {pid} is not an agent's")));
     }
     // From here on the number is this process's for as long as the process has not exited.
     let process = Process::from_pidfd(pid, pidfd).map_err(|errno| failed("look at the process", errno))?;
     let process = process.ok_or_else(gone)?;
     if group_path(pid).map_err(|why| no_group(&why))? == b"/" {
-        return Err(Refusal::new(Errno::PERM, format!("process {pid} is in the root control group")));
+        return Err(LeafRefusal::new(Errno::PERM, format!("process {pid} is in the root control group")));
     }
     let leaf = match Leaf::around(pid, run).map_err(|why| no_group(&why))? {
         Some(leaf) => {
@@ -41,7 +41,7 @@ pub(crate) fn contain(pidfd: OwnedFd, run: RunId, gid: u32) -> Result<Contained,
     Ok(Contained { pid, leaf: leaf.path().to_owned() })
 }
 
-fn make(process: &Process, run: RunId, gid: u32) -> Result<Leaf, Refusal> {
+fn make(process: &Process, run: RunId, gid: u32) -> Result<Leaf, LeafRefusal> {
     let pid = process.identity().pid;
     let leaf = Leaf::make_below(pid, run).map_err(|why| no_group(&why))?;
     let entered = leaf
@@ -59,16 +59,16 @@ fn make(process: &Process, run: RunId, gid: u32) -> Result<Leaf, Refusal> {
 }
 
 /// Removes the leaf of this run, given its directory, with the groups below it.
-pub(crate) fn remove(directory: &OwnedFd, run: RunId) -> Result<(), Refusal> {
+pub(crate) fn remove(directory: &OwnedFd, run: RunId) -> Result<(), LeafRefusal> {
     Leaf::remove_held(directory, run).map_err(|errno| match errno {
-        Errno::INVAL => Refusal::new(errno, "that descriptor is not the control group of this run"),
+        Errno::INVAL => LeafRefusal::new(errno, "that descriptor is not the control group of this run"),
         errno => failed("remove the control group", errno),
     })
 }
 
 /// The number of the process behind a pidfd, as the kernel tells it.
-fn process_of(pidfd: &OwnedFd) -> Result<Pid, Refusal> {
-    let no_pidfd = || Refusal::new(Errno::INVAL, "that descriptor is no pidfd");
+fn process_of(pidfd: &OwnedFd) -> Result<Pid, LeafRefusal> {
+    let no_pidfd = || LeafRefusal::new(Errno::INVAL, "that descriptor is no pidfd");
     let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))
         .map_err(|error| failed("look at the descriptor", Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
     let number = about.lines().find_map(|line| line.strip_prefix("Pid:")).ok_or_else(no_pidfd)?;
@@ -77,11 +77,11 @@ fn process_of(pidfd: &OwnedFd) -> Result<Pid, Refusal> {
     Pid::new(number).ok_or_else(gone)
 }
 
-fn gone() -> Refusal {
-    Refusal::new(Errno::SRCH, "the process has ended")
+fn gone() -> LeafRefusal {
+    LeafRefusal::new(Errno::SRCH, "the process has ended")
 }
 
-fn no_group(why: &NoCgroup) -> Refusal {
+fn no_group(why: &NoCgroup) -> LeafRefusal {
     let errno = match why {
         NoCgroup::Gone => Errno::SRCH,
         NoCgroup::NotMounted | NoCgroup::Outside => Errno::NODEV,
@@ -91,9 +91,9 @@ fn no_group(why: &NoCgroup) -> Refusal {
         NoCgroup::Threaded(_) => Errno::OPNOTSUPP,
         NoCgroup::Failed(_, errno) => *errno,
     };
-    Refusal::new(errno, why.to_string())
+    LeafRefusal::new(errno, why.to_string())
 }
 
-fn failed(what: &str, errno: Errno) -> Refusal {
-    Refusal::new(errno, format!("cannot {what}: {errno}"))
+fn failed(what: &str, errno: Errno) -> LeafRefusal {
+    LeafRefusal::new(errno, format!("cannot {what}: {errno}"))
 }

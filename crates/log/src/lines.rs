@@ -21,11 +21,11 @@ const WAITING: usize = 1024;
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// The queue of this process's log, once logging has started.
-static QUEUE: OnceLock<SyncSender<Entry>> = OnceLock::new();
+static QUEUE: OnceLock<SyncSender<QueuedLine>> = OnceLock::new();
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug)]
-enum Entry {
+enum QueuedLine {
     Line(Vec<u8>),
     /// A request to report that everything before it has been written.
     Flushed(SyncSender<()>),
@@ -54,17 +54,17 @@ impl Lines {
 pub fn flush() {
     let Some(queue) = QUEUE.get() else { return };
     let (written, wait) = sync_channel(1);
-    if queue.try_send(Entry::Flushed(written)).is_ok() {
+    if queue.try_send(QueuedLine::Flushed(written)).is_ok() {
         let _ = wait.recv_timeout(LAST_WORDS);
     }
 }
 
-fn write_all(entries: &Receiver<Entry>) {
+fn write_all(entries: &Receiver<QueuedLine>) {
     machineid_sys::use_batch_scheduling();
     let mut stderr = io::stderr();
     for entry in entries {
         match entry {
-            Entry::Line(line) => {
+            QueuedLine::Line(line) => {
                 // The disk is full or the pipe closed: no place is left to report that.
                 let _ = stderr.write_all(&line);
                 let lost = LOST.swap(0, Ordering::Relaxed);
@@ -72,7 +72,7 @@ fn write_all(entries: &Receiver<Entry>) {
                     let _ = writeln!(stderr, "{lost} log lines were lost: stderr was not read in time");
                 }
             }
-            Entry::Flushed(written) => {
+            QueuedLine::Flushed(written) => {
                 let _ = written.send(());
             }
         }
@@ -80,18 +80,18 @@ fn write_all(entries: &Receiver<Entry>) {
 }
 
 impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line;
+    type Writer = LogLine;
 
-    fn make_writer(&'a self) -> Line {
-        Line(Vec::new())
+    fn make_writer(&'a self) -> LogLine {
+        LogLine(Vec::new())
     }
 }
 
 /// One line; queued when it is dropped.
 #[derive(Debug)]
-pub struct Line(Vec<u8>);
+pub struct LogLine(Vec<u8>);
 
-impl Write for Line {
+impl Write for LogLine {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -102,10 +102,10 @@ impl Write for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for LogLine {
     fn drop(&mut self) {
         let line = std::mem::take(&mut self.0);
-        let queued = QUEUE.get().is_some_and(|queue| queue.try_send(Entry::Line(line)).is_ok());
+        let queued = QUEUE.get().is_some_and(|queue| queue.try_send(QueuedLine::Line(line)).is_ok());
         if !queued {
             LOST.fetch_add(1, Ordering::Relaxed);
         }

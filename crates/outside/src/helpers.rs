@@ -3,7 +3,7 @@
 use machineid_protocol::outside::{MOST_HELPERS, OutsideHelper, OutsideKind};
 use machineid_tree::Identity;
 
-use super::looker::Found;
+use super::looker::FoundHelper;
 
 /// A helper.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct LeftHelper {
 impl LeftHelper {
     /// A helper that a look of this process has found.
     #[must_use]
-    pub fn seen(found: Found) -> Self {
+    pub fn seen(found: FoundHelper) -> Self {
         Self { process: found.process, helper: found.helper, by_wrapper: false, ends_with_run: false }
     }
 }

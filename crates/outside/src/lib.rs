@@ -37,5 +37,5 @@ pub use budget::Budget;
 pub use helpers::{Helpers, LeftHelper};
 pub use links::{Sockets, Via};
 pub use listed::{LOOK, budget, list};
-pub use looker::{Found, Gap, Look, Looker, TreeMembers};
+pub use looker::{FoundHelper, Gap, Look, Looker, TreeMembers};
 pub use processes::{Descriptors, Proc, Processes, Program};

@@ -26,7 +26,7 @@ pub struct TreeMembers {
 
 /// A process outside that a tree uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundHelper {
     /// The run of the tree.
     pub run: RunId,
     /// The process; `None` when the owner of the socket cannot be seen.
@@ -48,7 +48,7 @@ pub enum Gap {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Look {
     /// Connections that no earlier look has told.
-    pub found: Vec<Found>,
+    pub found: Vec<FoundHelper>,
     /// Whether the budget ended before the look.
     pub unfinished: bool,
     /// The runs whose processes the caller may not look at.
@@ -291,7 +291,7 @@ fn from(sorted: &[Pid], last: Option<Pid>) -> Vec<Pid> {
 }
 
 /// The helper behind a link; `None` when the holder belongs to the tree or supervises it, or is gone.
-fn found(tree: &TreeMembers, link: &Link, holder: Holder, processes: &mut dyn Processes) -> Option<Found> {
+fn found(tree: &TreeMembers, link: &Link, holder: Holder, processes: &mut dyn Processes) -> Option<FoundHelper> {
     let (process, program) = match holder {
         Holder::Seen(identity) if tree.pids.contains(&identity.pid) || tree.supervisors.contains(&identity.pid) => {
             return None;
@@ -323,7 +323,7 @@ fn found(tree: &TreeMembers, link: &Link, holder: Holder, processes: &mut dyn Pr
         name,
         ending: false,
     };
-    Some(Found { run: tree.run, process, helper })
+    Some(FoundHelper { run: tree.run, process, helper })
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ pub const EXTENSIONS: &str = "watch, report";
 /// A restore that waits for a second key, or did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ApprovalEntry {
+pub struct ApprovalListed {
     /// The number by which it is confirmed.
     pub id: String,
     /// `waiting`, `approved`, `rejected`, `void` or `expired`.
@@ -165,7 +165,7 @@ pub struct ExecutionState {
     pub off_by: Vec<String>,
     /// Who switched each of these off, when and why, as far as the authority's audit says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub switched_off: Vec<SwitchedOff>,
+    pub switched_off: Vec<OffSwitch>,
     /// When the switch is in force and not in the authority's database yet: what that means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
@@ -173,7 +173,7 @@ pub struct ExecutionState {
 
 /// A switch of execution that is off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SwitchedOff {
+pub struct OffSwitch {
     /// `own` or `operator`.
     pub switch: String,
     /// RFC 3339 time.
@@ -190,7 +190,7 @@ pub struct SwitchedOff {
 /// The body of [`path::KEY_CREATE`]: the key to make.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct KeyWanted {
+pub struct KeyOrder {
     /// The key's role.
     pub role: KeyRole,
     /// The devices that a host key may act for; `None` for all.
@@ -254,7 +254,7 @@ pub struct DeviceRequest {
 /// The plan's fields, which come with many answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct PlanFields {
+pub struct PlanUsage {
     /// `free`, `pro`, `scale` or `max`.
     pub plan_tier: Option<String>,
     /// `active`, `frozen`, …
@@ -333,7 +333,7 @@ pub enum DeviceStatus {
 
 /// The answer to `GET /devices/list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceList {
+pub struct DevicePage {
     /// The devices.
     pub devices: Vec<Device>,
     /// RFC 3339 time at which the org key from before the last rotation ends or ended. An extension of the self-hosted
@@ -342,7 +342,7 @@ pub struct DeviceList {
     pub old_key_ends: Option<String>,
     /// The plan.
     #[serde(flatten)]
-    pub plan: PlanFields,
+    pub plan: PlanUsage,
 }
 
 /// The devices to revoke or unrevoke at once.

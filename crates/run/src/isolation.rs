@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::{error, fmt, io};
 
 use machineid_agents::{
-    Agent, CONTAINER_SOCKETS, MANAGER_SOCKETS, MeetingPath, MeetingPoint, TABLE, USER_SOCKETS, Variables,
+    AgentProfile, CONTAINER_SOCKETS, MANAGER_SOCKETS, MeetingPath, MeetingPoint, TABLE, USER_SOCKETS, Variables,
 };
 use nix::unistd::geteuid;
 
@@ -75,7 +75,7 @@ struct Surroundings<'a> {
 impl Isolation {
     /// Finds the places to hide from this agent, and makes those of the user that are missing. `socket` is the daemon's.
     pub(super) fn prepare(
-        agent: Option<&'static Agent>,
+        agent: Option<&'static AgentProfile>,
         variables: Variables<'_>,
         socket: &Path,
     ) -> Result<Self, IsolationError> {

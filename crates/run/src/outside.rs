@@ -13,7 +13,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use machineid_agents::{Agent, HelperKind, Started, Variables, started};
+use machineid_agents::{AgentProfile, HelperKind, Started, Variables, started};
 use machineid_outside::{Proc, Processes as _};
 use machineid_tree::Pid;
 use nix::unistd::geteuid;
@@ -32,7 +32,7 @@ pub(super) enum Outside {
 /// A daemon of the agent that starts, outside its tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OutsideDaemon {
-    agent: &'static Agent,
+    agent: &'static AgentProfile,
     pid: Pid,
 }
 
@@ -118,7 +118,7 @@ fn number(name: &OsStr) -> Option<Pid> {
     name.to_str()?.parse().ok().and_then(Pid::new)
 }
 
-fn is_daemon(agent: &'static Agent, pid: Pid, directory: &Path, uid: u32) -> bool {
+fn is_daemon(agent: &'static AgentProfile, pid: Pid, directory: &Path, uid: u32) -> bool {
     if !fs::metadata(directory).is_ok_and(|found| found.uid() == uid) {
         return false;
     }
@@ -126,7 +126,7 @@ fn is_daemon(agent: &'static Agent, pid: Pid, directory: &Path, uid: u32) -> boo
 }
 
 /// The agent's state directory, links resolved.
-fn place(agent: &Agent, variables: Variables<'_>) -> Option<PathBuf> {
+fn place(agent: &AgentProfile, variables: Variables<'_>) -> Option<PathBuf> {
     let directory = agent.state_directory(variables)?;
     Some(directory.canonicalize().unwrap_or(directory))
 }

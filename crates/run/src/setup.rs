@@ -47,7 +47,7 @@ impl Run {
 
 /// Why a run could not be made ready. Nothing was started.
 #[derive(Debug)]
-pub(super) enum SetupError {
+pub(super) enum RunSetupError {
     /// `/proc` is not usable.
     Proc(ProcError),
     /// The status file could not be written at the end.
@@ -64,7 +64,7 @@ pub(super) enum SetupError {
     Random(Errno),
 }
 
-impl fmt::Display for SetupError {
+impl fmt::Display for RunSetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Proc(error) => write!(f, "{error}"),
@@ -78,7 +78,7 @@ impl fmt::Display for SetupError {
     }
 }
 
-impl error::Error for SetupError {
+impl error::Error for RunSetupError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Proc(error) => Some(error),
@@ -91,15 +91,15 @@ impl error::Error for SetupError {
 }
 
 /// Prepares the process and reads its environment. Must be called before any thread is started.
-pub(super) fn prepare(options: RunOptions) -> Result<Run, SetupError> {
-    sys::check_proc().map_err(SetupError::Proc)?;
+pub(super) fn prepare(options: RunOptions) -> Result<Run, RunSetupError> {
+    sys::check_proc().map_err(RunSetupError::Proc)?;
     if let Some(path) = &options.status_file {
-        status_file::check(path).map_err(|error| SetupError::StatusFile(path.clone(), error))?;
+        status_file::check(path).map_err(|error| RunSetupError::StatusFile(path.clone(), error))?;
     }
     // Before anything is copied out of the environment.
-    sys::scrub_environment(OsStr::new("MACHINEID_ORG_KEY")).map_err(SetupError::Scrub)?;
-    prctl::set_dumpable(false).map_err(|errno| SetupError::Dumpable(sys::from_nix(errno)))?;
-    prctl::set_child_subreaper(true).map_err(|errno| SetupError::Subreaper(sys::from_nix(errno)))?;
+    sys::scrub_environment(OsStr::new("MACHINEID_ORG_KEY")).map_err(RunSetupError::Scrub)?;
+    prctl::set_dumpable(false).map_err(|errno| RunSetupError::Dumpable(sys::from_nix(errno)))?;
+    prctl::set_child_subreaper(true).map_err(|errno| RunSetupError::Subreaper(sys::from_nix(errno)))?;
     let mut environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let variable = |wanted: &str| environment.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
     // Without a working directory a relative path stays relative, and is reported as not found.
@@ -108,14 +108,14 @@ pub(super) fn prepare(options: RunOptions) -> Result<Run, SetupError> {
     let agent = outside::agent_of(&options.command, &variable, &directory);
     let isolation = if options.isolate {
         let made = Isolation::prepare(agent.as_ref().map(|started| started.agent), &variable, &socket);
-        Some(made.map_err(SetupError::Isolation)?)
+        Some(made.map_err(RunSetupError::Isolation)?)
     } else {
         None
     };
     if isolation.is_some() {
         isolation::adjust(&mut environment);
     }
-    let run_id = RunId::random().map_err(SetupError::Random)?;
+    let run_id = RunId::random().map_err(RunSetupError::Random)?;
     let question = SuperviseRequest {
         pid: 0,
         run_id,

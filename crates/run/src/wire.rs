@@ -153,7 +153,7 @@ impl AnswerReader {
         if line.len() > LONGEST_LINE {
             return Some(self.lost("a line of its answer is too long"));
         }
-        let Ok(kind) = serde_json::from_slice::<GuardianKind>(line) else {
+        let Ok(kind) = serde_json::from_slice::<EventName>(line) else {
             return Some(self.lost("its answer does not follow the protocol"));
         };
         if !matches!(&*kind.event, "allow" | "lease" | "undecided" | "outside" | "look" | "stop" | "error") {
@@ -176,7 +176,7 @@ impl AnswerReader {
 }
 
 #[derive(Deserialize)]
-struct GuardianKind {
+struct EventName {
     event: String,
 }
 

@@ -16,7 +16,7 @@ mod unix;
 
 pub use listing::{Listing, fuzz, loopback, unix};
 pub use owner::{
-    OVERFLOW_UID, Origin, Owner, is_ambiguous, of_connection, of_listener, of_server, origin_of_connection,
+    OVERFLOW_UID, SocketOrigin, SocketOwner, is_ambiguous, of_connection, of_listener, of_server, origin_of_connection,
 };
 pub use tcp::TcpSocket;
 pub use unix::UnixSocket;

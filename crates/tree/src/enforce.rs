@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use super::cgroup::Leaf;
 use super::kernel_file;
-use super::ladder::{FirstSignal, Gaps, LONGEST_PAUSE, Ladder, Look, Next, Order, Survivor};
+use super::ladder::{FirstSignal, Gaps, LONGEST_PAUSE, Ladder, Next, Order, Survivor, TreeLook};
 use super::members::{Guardian, Member, Sighting, Tree};
 use super::orphans::{self, Visited};
 use super::pid::{Identity, Pid};
@@ -230,7 +230,7 @@ impl Stop {
         let orphans = self.orphans(now, table, &members).unwrap_or(Gaps::Unseen);
         let gaps = if unseen { Gaps::Unseen } else { orphans };
         let init = self.tree.living_init(table.caller().pid, |identity| table.is_alive(identity));
-        let step = self.ladder.step(now, &Look { members: &members, leaf: state, init, gaps });
+        let step = self.ladder.step(now, &TreeLook { members: &members, leaf: state, init, gaps });
         for order in step.orders {
             let named = self.name(order);
             match self.carry_out(order) {
@@ -344,8 +344,8 @@ impl Stop {
             any_child = true;
             if killing {
                 let identity = child.identity;
-                let (order, signal) = if ladder.holds_first() {
-                    (Order::Hold(identity), Signal::STOP)
+                let (order, signal) = if ladder.sigstops_first() {
+                    (Order::Suspend(identity), Signal::STOP)
                 } else {
                     (Order::Kill(identity), Signal::KILL)
                 };
@@ -376,7 +376,7 @@ impl Stop {
         };
         match order {
             Order::Stop(identity) => Some(pin(identity)?.map_or(Delivery::Gone, |process| ask(&process, self.signal))),
-            Order::Hold(identity) => {
+            Order::Suspend(identity) => {
                 Some(pin(identity)?.map_or(Delivery::Gone, |process| taken(process.signal(Signal::STOP))))
             }
             Order::Kill(identity) => {

@@ -11,7 +11,7 @@ fn a_process_that_outlives_the_end_of_its_group_is_named_within_a_second_of_its_
     let identity = Identity { pid: Pid::new(10).unwrap(), start: super::super::pid::StartTime(5) };
     let asleep = Member { identity, activity: super::super::stat::Activity::Uninterruptible, in_leaf: true };
     let leaf = super::super::ladder::LeafLook { populated: true, can_kill: true, needs_thawing: false };
-    let look = Look { members: &[asleep], leaf: Some(leaf), init: None, gaps: Gaps::None };
+    let look = TreeLook { members: &[asleep], leaf: Some(leaf), init: None, gaps: Gaps::None };
     let begin = BootTime::from_millis(1_000_000);
     let grace = Duration::from_secs(3);
     let kill_at = begin + grace;

@@ -40,7 +40,7 @@ type Read = fn(Pid) -> Result<Vec<RunId>, Errno>;
 type Answer = (usize, Result<Vec<RunId>, Errno>);
 
 /// What is known about the environments of the processes on this host.
-pub(super) struct Looker {
+pub(super) struct EnvironLooker {
     read: Read,
     helper: Option<Helper>,
     /// One clone for each helper that lives.
@@ -61,7 +61,7 @@ struct Helper {
 }
 
 /// The looker of this process.
-static LOOKER: LazyLock<Mutex<Looker>> = LazyLock::new(|| Mutex::new(Looker::new(super::cookie::read)));
+static LOOKER: LazyLock<Mutex<EnvironLooker>> = LazyLock::new(|| Mutex::new(EnvironLooker::new(super::cookie::read)));
 
 /// The processes that could not be read when the last look ended. The lock of the looker itself is held for as long as
 /// a look takes, and a request for the status must not wait for it.
@@ -99,7 +99,7 @@ pub fn unreadable() -> Vec<Pid> {
     living
 }
 
-impl Looker {
+impl EnvironLooker {
     fn new(read: Read) -> Self {
         Self {
             read,
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_process_that_blocks_the_reader_is_skipped_named_once_and_not_read_again() {
-        let mut looker = Looker::new(read);
+        let mut looker = EnvironLooker::new(read);
         let entries = [entry(1_000_000), entry(HOLDS_UP), entry(NAMES_ONE)];
         let began = BootTime::now();
         let found = looker.named_by(began, &entries).unwrap();
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn an_unreadable_process_is_remembered_until_it_ends_whichever_tree_asks() {
-        let mut looker = Looker::new(read);
+        let mut looker = EnvironLooker::new(read);
         let own = ProcessEntry::read(Pid::own()).unwrap().unwrap().identity;
         let ended = entry(i32::MAX).identity;
         looker.unreadable.extend([own, ended]);
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn what_is_passed_over_for_want_of_helpers_is_reported_once_and_read_when_there_is_room() {
-        let mut looker = Looker::new(read);
+        let mut looker = EnvironLooker::new(read);
         let entries = [entry(NAMES_ONE)];
         let held_up: Vec<_> = (0..MOST_HELD_UP).map(|_| Arc::clone(&looker.living)).collect();
         for _ in 0..2 {

@@ -54,7 +54,7 @@ const CALM_LOOKS: u32 = 2;
 const STORM_LOOKS: u32 = 2;
 
 /// How many looks in a row may only stop members with SIGSTOP. An agent that fakes new members must not escape SIGKILL.
-const LONGEST_HOLD: u32 = 16;
+const MOST_SIGSTOP_LOOKS: u32 = 16;
 
 /// How many looks in a row must find no process: one look may miss a process that was forked during it.
 const EMPTY_LOOKS: u8 = 2;
@@ -74,7 +74,7 @@ pub enum Order {
     /// The stop signal, then SIGCONT, so that a stopped process can act on it.
     Stop(Identity),
     /// SIGSTOP: a stopped process forks no other, and frees no place for one.
-    Hold(Identity),
+    Suspend(Identity),
     /// SIGKILL.
     Kill(Identity),
     /// SIGKILL to every process in the control group.
@@ -85,7 +85,7 @@ pub enum Order {
 
 /// The tree as a look found it.
 #[derive(Clone, Copy, Debug)]
-pub struct Look<'a> {
+pub struct TreeLook<'a> {
     /// The living members.
     pub members: &'a [Member],
     /// The tree's control group, if it has one.
@@ -107,7 +107,7 @@ pub enum Gaps {
     Unseen,
 }
 
-impl<'a> Look<'a> {
+impl<'a> TreeLook<'a> {
     /// A look that found these members and looked at nothing else.
     #[must_use]
     pub const fn at(members: &'a [Member]) -> Self {
@@ -187,7 +187,7 @@ pub struct Step {
 /// A ladder performs no I/O, reads no clock and sends nothing. Its caller looks at the tree, tells the ladder what it
 /// found, carries out the orders and reports the result of each. The methods are of four kinds:
 ///
-/// - **input**: [`step`](Self::step) takes one [`Look`] and the current time. [`delivered`](Self::delivered) or
+/// - **input**: [`step`](Self::step) takes one [`TreeLook`] and the current time. [`delivered`](Self::delivered) or
 ///   [`not_sent`](Self::not_sent) takes the result of one order.
 /// - **output**: the orders of the [`Step`], to be carried out in their order, and its [`Next`]: when to look again.
 /// - **shortcuts** where a look would take too long: [`ask_first`](Self::ask_first) gives the stop signal for a process
@@ -221,11 +221,11 @@ pub struct Ladder {
     /// Members that an earlier look found when SIGKILL was due.
     seen_killing: HashSet<Identity>,
     /// Members that were sent SIGSTOP.
-    held: HashSet<Identity>,
+    suspended: HashSet<Identity>,
     /// How many looks since the first SIGKILL have found a new member.
     storm_looks: u32,
     /// How many looks in a row have only sent SIGSTOP.
-    holding: u32,
+    sigstop_looks: u32,
     /// The members in the control group at the last look.
     inside: Vec<Identity>,
     /// The kernel refused to kill the control group.
@@ -268,9 +268,9 @@ impl Ladder {
             reached: 0,
             killed: HashSet::new(),
             seen_killing: HashSet::new(),
-            held: HashSet::new(),
+            suspended: HashSet::new(),
             storm_looks: 0,
-            holding: 0,
+            sigstop_looks: 0,
             inside: Vec::new(),
             leaf_refused: false,
             left: HashSet::new(),
@@ -328,7 +328,7 @@ impl Ladder {
     }
 
     /// Takes the result of a look and returns what to do. May be called at any time, any number of times.
-    pub fn step(&mut self, now: BootTime, look: &Look<'_>) -> Step {
+    pub fn step(&mut self, now: BootTime, look: &TreeLook<'_>) -> Step {
         let step = self.take(now, look);
         self.expected = match step.next {
             Next::LookAt(at) => Some(at),
@@ -368,7 +368,7 @@ impl Ladder {
         self.storm_looks > 0
     }
 
-    fn take(&mut self, now: BootTime, look: &Look<'_>) -> Step {
+    fn take(&mut self, now: BootTime, look: &TreeLook<'_>) -> Step {
         let members = look.members;
         self.looked_at = now;
         // Before SIGKILL is due a caller may skip looks on purpose, which says nothing about the load of the machine.
@@ -396,7 +396,7 @@ impl Ladder {
         Step { orders, next: Next::LookAt(look_at) }
     }
 
-    fn kill(&mut self, now: BootTime, look: &Look<'_>) -> Vec<Order> {
+    fn kill(&mut self, now: BootTime, look: &TreeLook<'_>) -> Vec<Order> {
         let mut orders = self.strike(now, look.init, look.leaf);
         let first = self.seen_killing.is_empty();
         let mut new_faces = false;
@@ -406,8 +406,8 @@ impl Ladder {
         self.note_dying(now, look.members);
         self.calm_looks = if new_faces || look.gaps != Gaps::None { 0 } else { self.calm_looks.saturating_add(1) };
         self.storm_looks += u32::from(new_faces && !first);
-        let hold = new_faces && self.holds_first();
-        self.holding = if hold { self.holding + 1 } else { 0 };
+        let sigstop = new_faces && self.sigstops_first();
+        self.sigstop_looks = if sigstop { self.sigstop_looks + 1 } else { 0 };
         if first {
             // A dying process is gone in a moment, and may have forked before: look again soon.
             self.pause = FIRST_PAUSE;
@@ -419,8 +419,8 @@ impl Ladder {
         let at_once = orders.contains(&Order::KillLeaf);
         let one_by_one = look.members.iter().filter(|member| !(at_once && member.in_leaf));
         let one_by_one = one_by_one.map(|member| member.identity);
-        if hold {
-            orders.extend(one_by_one.filter(|identity| !self.held.contains(identity)).map(Order::Hold));
+        if sigstop {
+            orders.extend(one_by_one.filter(|identity| !self.suspended.contains(identity)).map(Order::Suspend));
         } else {
             orders.extend(one_by_one.map(Order::Kill));
         }
@@ -443,13 +443,13 @@ impl Ladder {
 
     /// Whether new members are to be sent SIGSTOP before any is killed, because they fork as fast as they are killed.
     #[must_use]
-    pub const fn holds_first(&self) -> bool {
-        self.storm_looks >= STORM_LOOKS && self.holding < LONGEST_HOLD
+    pub const fn sigstops_first(&self) -> bool {
+        self.storm_looks >= STORM_LOOKS && self.sigstop_looks < MOST_SIGSTOP_LOOKS
     }
 
     /// How many processes have been sent SIGKILL or SIGSTOP, as far as a look has seen them.
     pub(super) fn reached_killing(&self) -> usize {
-        self.killed.len() + self.held.len()
+        self.killed.len() + self.suspended.len()
     }
 
     /// The orders that end many processes at once and need no list of them. To be called only when SIGKILL is due.
@@ -472,7 +472,7 @@ impl Ladder {
         self.killed_since.is_some_and(|since| now.saturating_since(since) >= KILL_PATIENCE)
     }
 
-    fn ask(&mut self, look: &Look<'_>) -> Vec<Order> {
+    fn ask(&mut self, look: &TreeLook<'_>) -> Vec<Order> {
         self.calm_looks = self.calm_looks.saturating_add(1);
         match self.first_signal {
             FirstSignal::Theirs => Vec::new(),
@@ -496,14 +496,14 @@ impl Ladder {
     /// failure.
     pub fn delivered(&mut self, order: Order, delivery: Delivery) {
         match (order, delivery) {
-            (Order::Stop(identity) | Order::Hold(identity) | Order::Kill(identity), Delivery::NotPermitted) => {
+            (Order::Stop(identity) | Order::Suspend(identity) | Order::Kill(identity), Delivery::NotPermitted) => {
                 self.refused.insert(identity);
             }
-            (Order::Stop(identity) | Order::Hold(identity) | Order::Kill(identity), Delivery::Gone) => {
+            (Order::Stop(identity) | Order::Suspend(identity) | Order::Kill(identity), Delivery::Gone) => {
                 self.refused.remove(&identity);
             }
-            (Order::Hold(identity), Delivery::Sent) => {
-                self.held.insert(identity);
+            (Order::Suspend(identity), Delivery::Sent) => {
+                self.suspended.insert(identity);
             }
             (Order::Stop(identity), Delivery::Sent) => {
                 self.refused.remove(&identity);
@@ -525,7 +525,7 @@ impl Ladder {
             Order::Stop(identity) => {
                 self.signalled.remove(&identity);
             }
-            Order::Hold(_) | Order::Kill(_) | Order::KillLeaf | Order::ThawLeaf => {}
+            Order::Suspend(_) | Order::Kill(_) | Order::KillLeaf | Order::ThawLeaf => {}
         }
     }
 

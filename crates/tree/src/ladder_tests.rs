@@ -17,12 +17,12 @@ const GRACE: Duration = Duration::from_secs(10);
 fn each_member_is_asked_once_also_one_seen_later_and_all_are_killed_after_the_grace() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
     let [a, b] = [member(10), member(11)];
-    assert_eq!(ladder.step(at(0), &Look::at(&[a])).orders, [Order::Stop(a.identity)]);
-    assert_eq!(ladder.step(at(5), &Look::at(&[a, b])).orders, [Order::Stop(b.identity)]);
-    assert_eq!(ladder.step(at(9_999), &Look::at(&[a, b])).orders, []);
+    assert_eq!(ladder.step(at(0), &TreeLook::at(&[a])).orders, [Order::Stop(a.identity)]);
+    assert_eq!(ladder.step(at(5), &TreeLook::at(&[a, b])).orders, [Order::Stop(b.identity)]);
+    assert_eq!(ladder.step(at(9_999), &TreeLook::at(&[a, b])).orders, []);
     for time in [10_000, 10_005] {
         assert_eq!(
-            ladder.step(at(time), &Look::at(&[a, b])).orders,
+            ladder.step(at(time), &TreeLook::at(&[a, b])).orders,
             [Order::Kill(a.identity), Order::Kill(b.identity)]
         );
     }
@@ -34,27 +34,27 @@ fn what_an_agent_starts_to_clean_up_is_left_the_rest_of_the_grace() {
     let agent = member(10);
     let mut cleaner = member(11);
     cleaner.identity.start = StartTime(at(10).as_millis() / 10);
-    assert_eq!(ladder.step(at(0), &Look::at(&[agent])).orders, [Order::Stop(agent.identity)]);
-    assert_eq!(ladder.step(at(20), &Look::at(&[agent, cleaner])).orders, []);
-    assert_eq!(ladder.step(at(10_000), &Look::at(&[cleaner])).orders, [Order::Kill(cleaner.identity)]);
+    assert_eq!(ladder.step(at(0), &TreeLook::at(&[agent])).orders, [Order::Stop(agent.identity)]);
+    assert_eq!(ladder.step(at(20), &TreeLook::at(&[agent, cleaner])).orders, []);
+    assert_eq!(ladder.step(at(10_000), &TreeLook::at(&[cleaner])).orders, [Order::Kill(cleaner.identity)]);
 }
 
 #[test]
 fn the_side_that_does_not_ask_only_kills() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Theirs, GRACE);
-    assert_eq!(ladder.step(at(0), &Look::at(&[member(10)])).orders, []);
-    assert_eq!(ladder.step(at(10_000), &Look::at(&[member(10)])).orders, [Order::Kill(member(10).identity)]);
+    assert_eq!(ladder.step(at(0), &TreeLook::at(&[member(10)])).orders, []);
+    assert_eq!(ladder.step(at(10_000), &TreeLook::at(&[member(10)])).orders, [Order::Kill(member(10).identity)]);
 }
 
 #[test]
 fn it_is_over_when_no_process_was_found_twice_in_a_row() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
-    ladder.step(at(0), &Look::at(&[member(10)]));
-    assert!(matches!(ladder.step(at(5), &Look::at(&[])).next, Next::LookAt(_)));
+    ladder.step(at(0), &TreeLook::at(&[member(10)]));
+    assert!(matches!(ladder.step(at(5), &TreeLook::at(&[])).next, Next::LookAt(_)));
     // A process forked while the table was read shows up late.
-    assert_eq!(ladder.step(at(10), &Look::at(&[member(12)])).orders, [Order::Stop(member(12).identity)]);
-    assert!(matches!(ladder.step(at(15), &Look::at(&[])).next, Next::LookAt(_)));
-    assert_eq!(ladder.step(at(20), &Look::at(&[])).next, Next::Over);
+    assert_eq!(ladder.step(at(10), &TreeLook::at(&[member(12)])).orders, [Order::Stop(member(12).identity)]);
+    assert!(matches!(ladder.step(at(15), &TreeLook::at(&[])).next, Next::LookAt(_)));
+    assert_eq!(ladder.step(at(20), &TreeLook::at(&[])).next, Next::Over);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn looks_become_rarer_up_to_a_limit_and_the_end_of_the_grace_is_met_exactly() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, Duration::from_millis(60));
     let mut now = at(0);
     let mut times = Vec::new();
-    while let Next::LookAt(next) = ladder.step(now, &Look::at(&[member(10)])).next {
+    while let Next::LookAt(next) = ladder.step(now, &TreeLook::at(&[member(10)])).next {
         times.push(next.saturating_since(at(0)).as_millis());
         now = next;
         if times.len() == 8 {
@@ -78,16 +78,16 @@ fn a_control_group_is_all_of_a_tree_only_while_the_last_looks_found_the_same_and
     let inside = Member { in_leaf: true, ..member(10) };
     let (pid, other, outside) = (inside.identity.pid, member(11).identity.pid, member(12));
     let mut ladder = Ladder::begin(at(0), FirstSignal::Theirs, GRACE);
-    ladder.step(at(0), &Look::at(&[inside]));
+    ladder.step(at(0), &TreeLook::at(&[inside]));
     assert!(!ladder.is_all_of_it(&[pid]), "one look may have missed a process");
-    ladder.step(at(5), &Look::at(&[inside]));
+    ladder.step(at(5), &TreeLook::at(&[inside]));
     assert!(ladder.is_all_of_it(&[pid]));
     assert!(!ladder.is_all_of_it(&[pid, other]) && !ladder.is_all_of_it(&[other]) && !ladder.is_all_of_it(&[]));
-    ladder.step(at(10), &Look::at(&[inside, outside]));
+    ladder.step(at(10), &TreeLook::at(&[inside, outside]));
     assert!(!ladder.is_all_of_it(&[pid]));
     let mut outside_alone = Ladder::begin(at(0), FirstSignal::Theirs, GRACE);
     for time in [0, 5, 10] {
-        outside_alone.step(at(time), &Look::at(&[outside]));
+        outside_alone.step(at(time), &TreeLook::at(&[outside]));
     }
     assert!(!outside_alone.is_all_of_it(&[]));
 }
@@ -96,18 +96,18 @@ fn a_control_group_is_all_of_a_tree_only_while_the_last_looks_found_the_same_and
 fn a_ladder_is_calm_when_two_looks_had_nothing_new_to_send_and_not_any_more_when_kill_is_due() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
     let [a, b] = [member(10), member(11)];
-    ladder.step(at(0), &Look::at(&[a]));
-    ladder.step(at(5), &Look::at(&[a]));
+    ladder.step(at(0), &TreeLook::at(&[a]));
+    ladder.step(at(5), &TreeLook::at(&[a]));
     assert!(!ladder.is_calm());
-    ladder.step(at(10), &Look::at(&[a, b]));
-    ladder.step(at(15), &Look::at(&[a, b]));
-    ladder.step(at(20), &Look::at(&[a, b]));
+    ladder.step(at(10), &TreeLook::at(&[a, b]));
+    ladder.step(at(15), &TreeLook::at(&[a, b]));
+    ladder.step(at(20), &TreeLook::at(&[a, b]));
     assert!(ladder.is_calm());
     for (time, calm) in [(10_000, false), (10_005, false), (10_015, true)] {
-        ladder.step(at(time), &Look::at(&[a, b]));
+        ladder.step(at(time), &TreeLook::at(&[a, b]));
         assert_eq!(ladder.is_calm(), calm, "{time}");
     }
-    ladder.step(at(10_020), &Look::at(&[a, b, member(12)]));
+    ladder.step(at(10_020), &TreeLook::at(&[a, b, member(12)]));
     assert!(!ladder.is_calm(), "a new member may fork again");
 }
 
@@ -124,23 +124,23 @@ fn survivors_are_named_with_the_reason_only_after_some_patience() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, Duration::ZERO);
     let (a, b, c) = (member(10), asleep(11), member(12));
     let all = [a, b, c];
-    for order in ladder.step(at(0), &Look::at(&all)).orders {
+    for order in ladder.step(at(0), &TreeLook::at(&all)).orders {
         let delivery = if order == Order::Kill(a.identity) { Delivery::NotPermitted } else { Delivery::Sent };
         ladder.delivered(order, delivery);
     }
     for time in (5..800).step_by(50) {
-        ladder.step(at(time), &Look::at(&all));
+        ladder.step(at(time), &TreeLook::at(&all));
         assert_eq!(reasons(&ladder), [], "{time}");
     }
-    ladder.step(at(805), &Look::at(&all));
+    ladder.step(at(805), &TreeLook::at(&all));
     let refused = (10, SurvivorReason::NotPermitted);
     let asleep = (11, SurvivorReason::Uninterruptible);
     assert_eq!(reasons(&ladder), [refused, asleep], "a process that could end gets time to");
     for time in (855..10_000).step_by(50) {
-        ladder.step(at(time), &Look::at(&all));
+        ladder.step(at(time), &TreeLook::at(&all));
     }
     assert_eq!(reasons(&ladder), [refused, asleep, (12, SurvivorReason::StillEnding)]);
-    ladder.step(at(10_000), &Look::at(&[]));
+    ladder.step(at(10_000), &TreeLook::at(&[]));
     assert_eq!(reasons(&ladder), []);
 }
 
@@ -148,11 +148,11 @@ fn survivors_are_named_with_the_reason_only_after_some_patience() {
 fn a_machine_that_is_slow_makes_no_survivors() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, Duration::ZERO);
     let members = [asleep(10), member(11)];
-    ladder.step(at(0), &Look::at(&members));
+    ladder.step(at(0), &TreeLook::at(&members));
     // The table of this look was begun late, and what it found is the first that is known after SIGKILL.
-    ladder.step(at(4_000), &Look::at(&members));
+    ladder.step(at(4_000), &TreeLook::at(&members));
     assert_eq!(reasons(&ladder), [], "there was one look behind the signal");
-    ladder.step(at(12_000), &Look::at(&[asleep(10), member(11)]));
+    ladder.step(at(12_000), &TreeLook::at(&[asleep(10), member(11)]));
     let slow = "a look that came eight seconds late says that others had the processor";
     assert_eq!(reasons(&ladder), [(10, SurvivorReason::Uninterruptible)], "{slow}");
 }
@@ -161,16 +161,16 @@ fn a_machine_that_is_slow_makes_no_survivors() {
 fn a_rest_before_sigkill_does_not_put_off_when_survivors_are_named() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
     for time in [0, 5, 15, 1_000, 2_000] {
-        ladder.step(at(time), &Look::at(&[member(10)]));
+        ladder.step(at(time), &TreeLook::at(&[member(10)]));
     }
     // A wrapper that leaves the lead to the daemon strikes late on purpose.
     ladder.strike(at(10_300), None, None);
     for time in (10_300..15_200).step_by(5) {
-        ladder.step(at(time), &Look::at(&[member(10)]));
+        ladder.step(at(time), &TreeLook::at(&[member(10)]));
         assert_eq!(reasons(&ladder), [], "{time}");
     }
     for time in (15_200..15_400).step_by(5) {
-        ladder.step(at(time), &Look::at(&[member(10)]));
+        ladder.step(at(time), &TreeLook::at(&[member(10)]));
     }
     assert_eq!(reasons(&ladder), [(10, SurvivorReason::StillEnding)]);
 }
@@ -181,7 +181,7 @@ fn uninterruptible_is_said_of_a_process_that_every_look_found_so_for_a_while() {
     for time in (0..4_000).step_by(100) {
         // The process is asleep for a moment now and then, as it is while it ends.
         let now = if time % 300 == 0 { member(10) } else { asleep(10) };
-        ladder.step(at(time), &Look::at(&[now]));
+        ladder.step(at(time), &TreeLook::at(&[now]));
         assert_eq!(reasons(&ladder), [], "{time}");
     }
 }
@@ -189,11 +189,11 @@ fn uninterruptible_is_said_of_a_process_that_every_look_found_so_for_a_while() {
 #[test]
 fn what_could_not_be_sent_is_ordered_again() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
-    let order = ladder.step(at(0), &Look::at(&[member(10)])).orders[0];
+    let order = ladder.step(at(0), &TreeLook::at(&[member(10)])).orders[0];
     ladder.not_sent(order);
-    assert_eq!(ladder.step(at(5), &Look::at(&[member(10)])).orders, [order]);
+    assert_eq!(ladder.step(at(5), &TreeLook::at(&[member(10)])).orders, [order]);
     ladder.delivered(order, Delivery::Sent);
-    assert_eq!(ladder.step(at(10), &Look::at(&[member(10)])).orders, []);
+    assert_eq!(ladder.step(at(10), &TreeLook::at(&[member(10)])).orders, []);
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn inside(raw: i32) -> Member {
 fn the_kernel_kills_the_processes_in_the_leaf_and_the_others_are_killed_one_by_one() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, Duration::ZERO);
     let members = [inside(10), member(11)];
-    let look = Look { leaf: Some(leaf(true)), ..Look::at(&members) };
+    let look = TreeLook { leaf: Some(leaf(true)), ..TreeLook::at(&members) };
     let expected = [Order::KillLeaf, Order::Kill(members[1].identity)];
     assert_eq!(ladder.step(at(0), &look).orders, expected);
     assert_eq!(ladder.step(at(0), &look).orders, expected, "at every look while the group is populated");
@@ -227,22 +227,22 @@ fn the_kernel_kills_the_processes_in_the_leaf_and_the_others_are_killed_one_by_o
     assert_eq!(ladder.killed(), 2);
     // Where the kernel may not kill the group, or did not, the members are killed one by one.
     let one_by_one = members.map(|member| Order::Kill(member.identity));
-    let look = Look { leaf: Some(LeafLook { can_kill: false, ..leaf(true) }), ..Look::at(&members) };
+    let look = TreeLook { leaf: Some(LeafLook { can_kill: false, ..leaf(true) }), ..TreeLook::at(&members) };
     assert_eq!(ladder.step(at(5), &look).orders, one_by_one);
     ladder.delivered(Order::KillLeaf, Delivery::NotPermitted);
-    let look = Look { leaf: Some(leaf(true)), ..Look::at(&members) };
+    let look = TreeLook { leaf: Some(leaf(true)), ..TreeLook::at(&members) };
     assert_eq!(ladder.step(at(10), &look).orders, one_by_one);
 }
 
 #[test]
 fn a_leaf_that_holds_an_unseen_process_is_not_empty() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
-    let look = Look { leaf: Some(leaf(true)), ..Look::at(&[]) };
+    let look = TreeLook { leaf: Some(leaf(true)), ..TreeLook::at(&[]) };
     for time in 0..5 {
         assert!(matches!(ladder.step(at(time), &look).next, Next::LookAt(_)));
     }
     assert_eq!(ladder.step(at(10_000), &look).orders, [Order::KillLeaf]);
-    let look = Look { leaf: Some(leaf(false)), ..Look::at(&[]) };
+    let look = TreeLook { leaf: Some(leaf(false)), ..TreeLook::at(&[]) };
     assert!(matches!(ladder.step(at(10_001), &look).next, Next::LookAt(_)));
     assert_eq!(ladder.step(at(10_002), &look).next, Next::Over);
 }
@@ -251,7 +251,7 @@ fn a_leaf_that_holds_an_unseen_process_is_not_empty() {
 fn a_frozen_leaf_is_thawed_after_all_were_asked_by_the_side_that_asks() {
     let frozen = LeafLook { needs_thawing: true, ..leaf(true) };
     let members = [inside(10), inside(11)];
-    let look = Look { leaf: Some(frozen), ..Look::at(&members) };
+    let look = TreeLook { leaf: Some(frozen), ..TreeLook::at(&members) };
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
     let [a, b] = members.map(|member| Order::Stop(member.identity));
     assert_eq!(ladder.step(at(0), &look).orders, [a, b, Order::ThawLeaf]);
@@ -265,7 +265,7 @@ fn a_namespaces_first_process_is_not_asked_and_is_killed_with_the_others() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
     let members = [member(10)];
     let init = member(9).identity;
-    let look = Look { init: Some(init), ..Look::at(&members) };
+    let look = TreeLook { init: Some(init), ..TreeLook::at(&members) };
     assert_eq!(ladder.step(at(0), &look).orders, [Order::Stop(members[0].identity)]);
     assert_eq!(ladder.step(at(10_000), &look).orders, [Order::Kill(init), Order::Kill(members[0].identity)]);
 }
@@ -275,7 +275,7 @@ fn finding_no_process_means_nothing_while_one_eludes_or_something_was_not_seen()
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, Duration::ZERO);
     for gaps in [Gaps::Elusive, Gaps::Unseen] {
         for _ in 0..3 {
-            assert!(matches!(ladder.step(at(0), &Look { gaps, ..Look::at(&[]) }).next, Next::LookAt(_)));
+            assert!(matches!(ladder.step(at(0), &TreeLook { gaps, ..TreeLook::at(&[]) }).next, Next::LookAt(_)));
         }
     }
 }
@@ -284,15 +284,15 @@ fn finding_no_process_means_nothing_while_one_eludes_or_something_was_not_seen()
 fn a_process_that_forks_as_fast_as_it_is_killed_is_looked_for_at_once_until_patience_ends() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, Duration::ZERO);
     assert_eq!(
-        ladder.step(at(0), &Look::at(&[member(1)])).next,
+        ladder.step(at(0), &TreeLook::at(&[member(1)])).next,
         Next::LookAt(at(5)),
         "a killed process ends before it is looked for again"
     );
     for (round, time) in [(2, 0), (3, 1), (4, 2)] {
-        assert_eq!(ladder.step(at(time), &Look::at(&[member(round)])).next, Next::LookAt(at(time)));
+        assert_eq!(ladder.step(at(time), &TreeLook::at(&[member(round)])).next, Next::LookAt(at(time)));
     }
-    assert!(matches!(ladder.step(at(3), &Look::at(&[member(4)])).next, Next::LookAt(when) if when > at(3)));
-    let elusive = Look { gaps: Gaps::Elusive, ..Look::at(&[]) };
+    assert!(matches!(ladder.step(at(3), &TreeLook::at(&[member(4)])).next, Next::LookAt(when) if when > at(3)));
+    let elusive = TreeLook { gaps: Gaps::Elusive, ..TreeLook::at(&[]) };
     assert_eq!(ladder.step(at(4), &elusive).next, Next::LookAt(at(4)));
     assert!(matches!(ladder.step(at(900), &elusive).next, Next::LookAt(when) if when > at(900)));
 }
@@ -303,7 +303,7 @@ fn a_process_that_was_asked_before_any_look_is_not_asked_again() {
     let [a, b] = [member(10), member(11)];
     assert_eq!(ladder.ask_first(at(0), a.identity), Some(Order::Stop(a.identity)));
     assert_eq!(ladder.ask_first(at(0), a.identity), None);
-    assert_eq!(ladder.step(at(1), &Look::at(&[a, b])).orders, [Order::Stop(b.identity)]);
+    assert_eq!(ladder.step(at(1), &TreeLook::at(&[a, b])).orders, [Order::Stop(b.identity)]);
     assert_eq!(ladder.ask_first(at(10_000), member(12).identity), None);
     assert_eq!(Ladder::begin(at(0), FirstSignal::Theirs, GRACE).ask_first(at(0), a.identity), None);
 }
@@ -313,12 +313,12 @@ fn what_came_of_it_is_counted_by_process() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, Duration::from_millis(5));
     let [a, b] = [member(10), member(11)];
     for (order, delivery) in
-        ladder.step(at(0), &Look::at(&[a, b])).orders.into_iter().zip([Delivery::Sent, Delivery::Gone])
+        ladder.step(at(0), &TreeLook::at(&[a, b])).orders.into_iter().zip([Delivery::Sent, Delivery::Gone])
     {
         ladder.delivered(order, delivery);
     }
     for time in [5, 6] {
-        for order in ladder.step(at(time), &Look::at(&[a])).orders {
+        for order in ladder.step(at(time), &TreeLook::at(&[a])).orders {
             ladder.delivered(order, Delivery::Sent);
         }
     }
@@ -346,7 +346,7 @@ impl ForkStorm {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Kill(identity) => self.living.retain(|member| member.identity != identity),
-            Order::Hold(identity) => drop(self.standing.insert(identity)),
+            Order::Suspend(identity) => drop(self.standing.insert(identity)),
             Order::Stop(_) | Order::KillLeaf | Order::ThawLeaf => {}
         }
         self.fill();
@@ -364,7 +364,7 @@ fn a_fork_storm_at_its_limit_that_refills_each_place_at_once_is_ended() {
         if let Some(unlucky) = members.first().filter(|_| look < 5) {
             storm.obey(Order::Kill(unlucky.identity));
         }
-        let step = ladder.step(at(look), &Look::at(&members));
+        let step = ladder.step(at(look), &TreeLook::at(&members));
         if step.next == Next::Over {
             return;
         }
@@ -380,7 +380,7 @@ fn a_fork_storm_at_its_limit_that_refills_each_place_at_once_is_ended() {
 fn a_tree_that_ends_as_others_do_is_never_made_to_stand_still() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Theirs, Duration::ZERO);
     for (time, members) in [vec![member(10)], vec![member(10), member(11)], vec![member(11)]].iter().enumerate() {
-        let step = ladder.step(at(u64::try_from(time).unwrap()), &Look::at(members));
+        let step = ladder.step(at(u64::try_from(time).unwrap()), &TreeLook::at(members));
         assert!(step.orders.iter().all(|order| matches!(order, Order::Kill(_))), "{:?}", step.orders);
     }
 }
@@ -400,7 +400,7 @@ proptest! {
             now += pause;
             let found = if sleeps { asleep(10) } else { member(10) };
             let members = if there { vec![found] } else { Vec::new() };
-            let step = ladder.step(at(now), &Look::at(&members));
+            let step = ladder.step(at(now), &TreeLook::at(&members));
             if step.next == Next::Over {
                 break;
             }
@@ -439,7 +439,7 @@ proptest! {
         let mut asked = HashSet::new();
         let mut elapsed = 0;
         let mut empty_before = false;
-        let mut held_in_a_row = 0;
+        let mut sigstops_in_a_row = 0;
         for (pause, pids, unseen_inside) in looks {
             elapsed += pause;
             // Even ones are in the control group, if there is one.
@@ -448,7 +448,7 @@ proptest! {
             let populated = unseen_inside || members.iter().any(|member| member.in_leaf);
             let leaf = has_leaf.then_some(LeafLook { populated, can_kill, needs_thawing: false });
             let nothing_left = members.is_empty() && !(has_leaf && populated);
-            let step = ladder.step(at(elapsed), &Look { leaf, ..Look::at(&members) });
+            let step = ladder.step(at(elapsed), &TreeLook { leaf, ..TreeLook::at(&members) });
             for order in &step.orders {
                 match order {
                     Order::Stop(identity) => {
@@ -456,7 +456,7 @@ proptest! {
                         prop_assert!(members.iter().any(|member| member.identity == *identity));
                         prop_assert!(asked.insert(*identity), "asked twice");
                     }
-                    Order::Hold(identity) | Order::Kill(identity) => {
+                    Order::Suspend(identity) | Order::Kill(identity) => {
                         prop_assert!(elapsed >= grace);
                         prop_assert!(members.iter().any(|member| member.identity == *identity));
                     }
@@ -468,13 +468,13 @@ proptest! {
                 let at_once = step.orders.contains(&Order::KillLeaf);
                 prop_assert_eq!(at_once, has_leaf && can_kill && populated);
                 for member in &members {
-                    let alone = [Order::Kill, Order::Hold].map(|order| order(member.identity));
+                    let alone = [Order::Kill, Order::Suspend].map(|order| order(member.identity));
                     let alone = step.orders.iter().any(|order| alone.contains(order));
                     prop_assert!(alone || (at_once && member.in_leaf), "each member is killed at every look");
                 }
-                let holds = step.orders.iter().any(|order| matches!(order, Order::Hold(_)));
-                held_in_a_row = if holds { held_in_a_row + 1 } else { 0 };
-                prop_assert!(held_in_a_row <= LONGEST_HOLD);
+                let sigstops = step.orders.iter().any(|order| matches!(order, Order::Suspend(_)));
+                sigstops_in_a_row = if sigstops { sigstops_in_a_row + 1 } else { 0 };
+                prop_assert!(sigstops_in_a_row <= MOST_SIGSTOP_LOOKS);
             } else if ours {
                 prop_assert!(members.iter().all(|member| asked.contains(&member.identity)));
             }

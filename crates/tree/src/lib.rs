@@ -51,8 +51,8 @@ pub use cookie::fuzz_environment;
 pub use enforce::{Advance, Glance, NamedProcess, Stop, StopSummary};
 pub use environ::{newly_unreadable, prepare_to_read, unreadable};
 pub use ladder::{
-    FirstSignal, Gaps, KILL_PATIENCE, LONGEST_PAUSE, Ladder, LeafLook, Look, Next, Order, Step, Survivor,
-    SurvivorReason,
+    FirstSignal, Gaps, KILL_PATIENCE, LONGEST_PAUSE, Ladder, LeafLook, Next, Order, Step, Survivor, SurvivorReason,
+    TreeLook,
 };
 pub use members::{Guardian, Member, Sighting, Tree};
 pub use namespaces::PidNamespaces;

@@ -119,20 +119,20 @@ pub(super) fn children(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
 }
 
 /// What one listing of threads came to.
-struct Listing {
+struct ThreadListing {
     /// The children of some thread were read.
     read: bool,
     /// No thread can have been left out.
     complete: bool,
 }
 
-fn list_once(parent: Pid, found: &mut Vec<Pid>) -> Result<Option<Listing>, Errno> {
+fn list_once(parent: Pid, found: &mut Vec<Pid>) -> Result<Option<ThreadListing>, Errno> {
     let tasks = format!("/proc/{parent}/task");
     let tasks = match kernel_file::open_directory(tasks.as_str()) {
         Ok(tasks) => tasks,
         Err(errno) => return missing(errno),
     };
-    let mut listing = Listing { read: false, complete: true };
+    let mut listing = ThreadListing { read: false, complete: true };
     let mut listed = 0_u64;
     let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
     let mut threads = rustix::fs::RawDir::new(&tasks, &mut buffer);

@@ -14,12 +14,12 @@ const MOST_LINKS: usize = 40;
 /// Kubernetes replaces one link, `..data`, in the middle of the path and leaves the file's own name alone; other tools
 /// replace the whole directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Chain {
+pub(super) struct LinkChain {
     /// Full paths. Their parents exist and are directories.
     pub(super) names: BTreeSet<PathBuf>,
 }
 
-impl Chain {
+impl LinkChain {
     /// Follows the path as it is now.
     pub(super) fn of(path: &Path) -> Self {
         let mut names = BTreeSet::new();
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn names(root: &Path, path: &str) -> Vec<String> {
-        let chain = Chain::of(&root.join(path));
+        let chain = LinkChain::of(&root.join(path));
         let shown = |name: &PathBuf| name.strip_prefix(root).unwrap().to_string_lossy().into_owned();
         chain.names.iter().map(shown).collect()
     }

@@ -31,7 +31,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
-use chain::Chain;
+use chain::LinkChain;
 pub(crate) use thread::Watch;
 
 /// The polling interval while watches work, and while they do not.
@@ -178,7 +178,7 @@ impl Watcher {
     }
 
     fn names(&self) -> BTreeSet<PathBuf> {
-        self.paths.iter().flat_map(|path| Chain::of(path).names).collect()
+        self.paths.iter().flat_map(|path| LinkChain::of(path).names).collect()
     }
 
     fn watch(&mut self, names: &BTreeSet<PathBuf>) {

@@ -8,9 +8,9 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use machineid_blocking::Owner as Turn;
+use machineid_blocking::CallOwner;
 use machineid_protocol::RunId;
-use machineid_sockets::{Origin, origin_of_connection};
+use machineid_sockets::{SocketOrigin, origin_of_connection};
 use tokio::net::TcpStream;
 
 use crate::local::Context;
@@ -30,7 +30,7 @@ pub(super) struct TcpClient {
 /// What the kernel says about the client's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
-    Origin(Origin),
+    Origin(SocketOrigin),
     /// The client has closed it, or is on no process of this host's network namespace.
     Gone,
     /// The kernel could not be asked.
@@ -55,7 +55,7 @@ fn claim(run_uid: u32, known: Known, in_group: impl FnOnce(u64) -> Option<bool>)
         // A daemon that cannot ask has no more than the token.
         Known::Unknown => Claim::Good,
         Known::Gone => Claim::Bad,
-        Known::Origin(Origin { owner, control_group }) => match control_group.and_then(in_group) {
+        Known::Origin(SocketOrigin { owner, control_group }) => match control_group.and_then(in_group) {
             Some(true) => Claim::Good,
             None if owner.uid == run_uid => Claim::Good,
             Some(false) | None => Claim::IfHeld { inode: owner.inode },
@@ -67,7 +67,7 @@ impl TcpClient {
     /// Asks the kernel. Takes microseconds.
     pub(super) fn of(stream: &TcpStream) -> Self {
         let asked =
-            || -> io::Result<Option<Origin>> { origin_of_connection(stream.peer_addr()?, stream.local_addr()?) };
+            || -> io::Result<Option<SocketOrigin>> { origin_of_connection(stream.peer_addr()?, stream.local_addr()?) };
         let origin = match asked() {
             Ok(Some(origin)) => Known::Origin(origin),
             Ok(None) => Known::Gone,
@@ -96,7 +96,7 @@ impl TcpClient {
             Claim::Bad => false,
             Claim::IfHeld { inode } => {
                 let (runs, run) = (Arc::clone(&context.runs), Arc::clone(run));
-                let turn = Turn::user(self.uid(), false);
+                let turn = CallOwner::user(self.uid(), false);
                 context.looks.call(turn, move || runs.holds_socket(&run, inode)).await.unwrap_or(false)
             }
         };
@@ -112,11 +112,12 @@ impl TcpClient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use machineid_sockets::Owner;
+    use machineid_sockets::SocketOwner;
 
     #[test]
     fn a_token_is_good_in_the_runs_group_or_else_for_its_user_or_else_for_who_is_in_its_tree() {
-        let socket = |uid, control_group| Known::Origin(Origin { owner: Owner { uid, inode: 5 }, control_group });
+        let socket =
+            |uid, control_group| Known::Origin(SocketOrigin { owner: SocketOwner { uid, inode: 5 }, control_group });
         let if_held = Claim::IfHeld { inode: 5 };
         let with_group = |known| claim(7, known, |id| Some(id == 3));
         assert_eq!(with_group(socket(7, Some(3))), Claim::Good);

@@ -35,14 +35,14 @@ pub(crate) struct Socket {
     directories: Vec<(PathBuf, Access)>,
     /// The mode and owners of a service manager's socket, for recreating it. `None` when the daemon made the socket.
     handed: Option<Access>,
-    place: Mutex<Place>,
+    place: Mutex<SocketPlace>,
     renewed: mpsc::Sender<StdUnixListener>,
     renewals: tokio::sync::Mutex<mpsc::Receiver<StdUnixListener>>,
 }
 
 /// The socket's file and its lock, as they are in the file system.
 #[derive(Debug)]
-struct Place {
+struct SocketPlace {
     /// Device and inode of the socket's file.
     identity: Option<(u64, u64)>,
     /// Whether the daemon made the file: at the end only its own file is removed.
@@ -105,7 +105,7 @@ pub(crate) fn bind(local: &LocalSettings) -> Result<Socket, ConfigError> {
         .map_err(|error| wrong(format!("cannot make the socket {}: {error}", path.display())))?;
     let about = fs::symlink_metadata(path).map_err(|error| wrong(format!("the socket vanished: {error}")))?;
     // From here on dropping the socket removes its file, also when a later step fails.
-    let place = Place { identity: Some(identity_of(&about)), ours: true, lock };
+    let place = SocketPlace { identity: Some(identity_of(&about)), ours: true, lock };
     let socket = Socket::new(listener, local, place, None);
     if let Some((group, origin)) = &local.group {
         give_to_group(path, group).map_err(|error| ConfigError::at(origin, "local.group", error))?;
@@ -156,12 +156,12 @@ pub(crate) fn take_over(local: &LocalSettings, handed: StdUnixListener) -> Resul
     let listener = listener.map_err(|error| wrong(format!("cannot serve the socket that was handed over: {error}")))?;
     let about = fs::symlink_metadata(&local.socket).ok();
     let access = about.as_ref().map_or(Access { mode: 0o600, uid: 0, gid: 0 }, Access::of);
-    let place = Place { identity: about.as_ref().map(identity_of), ours: false, lock };
+    let place = SocketPlace { identity: about.as_ref().map(identity_of), ours: false, lock };
     Ok(Socket::new(listener, local, place, Some(access)))
 }
 
 impl Socket {
-    fn new(listener: UnixListener, local: &LocalSettings, place: Place, handed: Option<Access>) -> Self {
+    fn new(listener: UnixListener, local: &LocalSettings, place: SocketPlace, handed: Option<Access>) -> Self {
         // A listener that is not taken yet is replaced by the next look.
         let (renewed, renewals) = mpsc::channel(4);
         let lock_path = lock_path(local);
@@ -199,7 +199,7 @@ impl Socket {
         kept
     }
 
-    fn keep_lock(&self, place: &mut Place, restored: &mut Vec<OwnFile>) -> Result<(), SocketError> {
+    fn keep_lock(&self, place: &mut SocketPlace, restored: &mut Vec<OwnFile>) -> Result<(), SocketError> {
         let held = place.lock.metadata().ok().as_ref().map(identity_of);
         if is_at(&self.lock_path, held) {
             return Ok(());
@@ -216,7 +216,7 @@ impl Socket {
 
     fn keep_file(
         &self,
-        place: &mut Place,
+        place: &mut SocketPlace,
         local: &LocalSettings,
         restored: &mut Vec<OwnFile>,
     ) -> Result<(), SocketError> {

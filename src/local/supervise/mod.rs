@@ -33,7 +33,7 @@ use futures_util::future::Either;
 use tracing::{debug, info};
 
 use contain::Contained;
-use machineid_blocking::{Lost, Owner};
+use machineid_blocking::{CallOwner, Lost};
 use machineid_clock::BootTime;
 use machineid_leaf::LeafHelper;
 use machineid_openapi::{AnswerDoc, Operation};
@@ -211,7 +211,7 @@ async fn open(
     let lost =
         |error: Lost| StartRefusal::new(Code::Overloaded, format!("cannot look at the agent's processes: {error}"));
     let looks = context.looks.clone();
-    let owner = Owner::user(peer.uid(), peer.is_privileged());
+    let owner = CallOwner::user(peer.uid(), peer.is_privileged());
     let (context, peer) = (Arc::clone(context), peer.clone());
     let work = looks.call(owner, move || {
         let (opened, wanted) = request.open(&context, &peer)?;

@@ -53,7 +53,7 @@ pub(crate) struct Enforcer {
 pub(crate) struct TreeToEnd {
     pub(crate) run: Arc<Run>,
     pub(crate) signal_by: SignalBy,
-    pub(crate) reason: Reason,
+    pub(crate) reason: EndReason,
 }
 
 /// The process that sends the stop signal. One side sends it, so that no process gets it twice.
@@ -69,7 +69,7 @@ pub(crate) enum SignalBy {
 
 /// Why a tree ends.
 #[derive(Clone, Debug)]
-pub(crate) enum Reason {
+pub(crate) enum EndReason {
     /// A decision, or the end of the lease; the wrapper is told.
     Denied(Denial),
     /// The wrapper has ended; what is left of its tree is ended as well.

@@ -13,7 +13,7 @@ use machineid_tree::{Advance, FirstSignal, Guardian, KILL_PATIENCE, Leaf, Next, 
 use tracing::{error, info, warn};
 
 use super::end_watch::{EndWatch, Sign};
-use super::{Reason, SignalBy, TreeToEnd};
+use super::{EndReason, SignalBy, TreeToEnd};
 use crate::registry::containment::RunContainment;
 use crate::registry::ledger::BegunStop;
 use crate::registry::outside::LeftHelper;
@@ -51,7 +51,7 @@ pub(super) struct UnderWay {
     glance_at: BootTime,
     /// The key of this stop in the end watch.
     key: u64,
-    reason: Reason,
+    reason: EndReason,
     begun: BegunStop,
     stop: Stop,
     signal_by: SignalBy,
@@ -268,7 +268,7 @@ impl UnderWay {
     /// Tells the wrapper that the stop has begun.
     pub(super) fn tell_wrapper(&self) {
         match &self.reason {
-            Reason::Denied(denial) => self.run.notify_stop(StopNotice {
+            EndReason::Denied(denial) => self.run.notify_stop(StopNotice {
                 denial: denial.clone(),
                 signalled: match self.signal_by {
                     SignalBy::Us | SignalBy::Earlier => true,
@@ -276,13 +276,13 @@ impl UnderWay {
                 },
                 kill_at: self.begun.kill_at,
             }),
-            Reason::WrapperGone | Reason::LeaderGone => {}
+            EndReason::WrapperGone | EndReason::LeaderGone => {}
         }
     }
 
     /// Logs the beginning of the stop; its result is logged separately.
     pub(super) fn log_begin(&self, now: BootTime) {
-        let Reason::Denied(denial) = &self.reason else { return };
+        let EndReason::Denied(denial) = &self.reason else { return };
         let report = self.stop.report(now);
         warn!(
             run_id = %self.run.id(), device_id = %self.run.opened.device, code = %denial.code,
@@ -297,10 +297,10 @@ impl UnderWay {
     pub(super) fn requested(&mut self) -> Option<Happening> {
         let denial = match &self.reason {
             _ if self.requested_told => return None,
-            Reason::Denied(denial) => denial.clone(),
-            Reason::WrapperGone if self.left_process() => Denial::local(Code::LocalStop, WRAPPER_GONE),
-            Reason::LeaderGone if self.left_process() => Denial::local(Code::LocalStop, LEADER_GONE),
-            Reason::WrapperGone | Reason::LeaderGone => return None,
+            EndReason::Denied(denial) => denial.clone(),
+            EndReason::WrapperGone if self.left_process() => Denial::local(Code::LocalStop, WRAPPER_GONE),
+            EndReason::LeaderGone if self.left_process() => Denial::local(Code::LocalStop, LEADER_GONE),
+            EndReason::WrapperGone | EndReason::LeaderGone => return None,
         };
         self.requested_told = true;
         Some(requested(&self.run, denial))
@@ -333,7 +333,7 @@ impl UnderWay {
         let report = self.report(now, true);
         let StopReport { mechanism, signalled, killed, took_ms, .. } = &report;
         match &self.reason {
-            Reason::Denied(denial) => match self.still_outside() {
+            EndReason::Denied(denial) => match self.still_outside() {
                 None => info!(
                     %run_id, %device_id, code = %denial.code, %mechanism, signalled, killed, took_ms,
                     "agent stopped: nothing of it is left"
@@ -343,20 +343,20 @@ impl UnderWay {
                     "agent stopped: nothing of its tree is left; {outside}"
                 ),
             },
-            Reason::WrapperGone if self.left_process() => {
+            EndReason::WrapperGone if self.left_process() => {
                 let outside = self.still_outside();
                 warn!(
                     %run_id, %device_id, %mechanism, signalled, killed, took_ms, outside,
                     "the wrapper died; its agent was stopped, nothing of it is left"
                 );
             }
-            Reason::LeaderGone if self.left_process() => {
+            EndReason::LeaderGone if self.left_process() => {
                 info!(
                     %run_id, %device_id, %mechanism, signalled, killed, took_ms,
                     "the first process of an adopted tree ended; what it left was stopped"
                 );
             }
-            Reason::WrapperGone | Reason::LeaderGone => {
+            EndReason::WrapperGone | EndReason::LeaderGone => {
                 info!(%run_id, %device_id, "agent ended by itself");
                 return None;
             }
@@ -368,11 +368,11 @@ impl UnderWay {
     pub(super) fn is_denied(&self) -> bool {
         match &self.reason {
             // A stop that goes on after a restart of the daemon has its recorded reason, which may be the end of a supervisor.
-            Reason::Denied(denial) => {
+            EndReason::Denied(denial) => {
                 let reason = denial.reason.as_deref();
                 reason != Some(WRAPPER_GONE) && reason != Some(LEADER_GONE)
             }
-            Reason::WrapperGone | Reason::LeaderGone => false,
+            EndReason::WrapperGone | EndReason::LeaderGone => false,
         }
     }
 
@@ -396,8 +396,8 @@ impl UnderWay {
         let done = self.stop.report(now);
         let opened = &self.run.opened;
         let (code, request_id) = match &self.reason {
-            Reason::Denied(denial) => (denial.code.clone(), denial.request_id.clone()),
-            Reason::WrapperGone | Reason::LeaderGone => (Code::LocalStop, None),
+            EndReason::Denied(denial) => (denial.code.clone(), denial.request_id.clone()),
+            EndReason::WrapperGone | EndReason::LeaderGone => (Code::LocalStop, None),
         };
         StopReport {
             run_id: opened.id,

@@ -17,7 +17,7 @@ use tracing::{debug, error, info, warn};
 use super::end_watch::EndWatch;
 use super::tidy::Tidy;
 use super::under_way::{Needs, UnderWay, requested};
-use super::{EnforcerOrder, Inbox, Reason, SignalBy, TreeToEnd};
+use super::{EndReason, EnforcerOrder, Inbox, SignalBy, TreeToEnd};
 use crate::config::Live;
 use crate::config::settings::UndecidedPolicy;
 use crate::registry::ledger::Ledger;
@@ -200,7 +200,7 @@ impl Worker {
         for run in self.roster.all() {
             let Some(denial) = run.expired(now).filter(|denial| run.begin_stop(now, denial)) else { continue };
             // At the end of a lease the wrapper sends the stop signal: both sides know the deadline.
-            to_end.push(TreeToEnd { run, signal_by: SignalBy::Wrapper, reason: Reason::Denied(denial) });
+            to_end.push(TreeToEnd { run, signal_by: SignalBy::Wrapper, reason: EndReason::Denied(denial) });
         }
         to_end
     }
@@ -410,7 +410,7 @@ impl Worker {
 
     /// Tells the wrapper of a remote agent: only the wrapper can end it.
     fn tell_only(&self, ending: &TreeToEnd) {
-        let (Reason::Denied(denial), Some(stop)) = (&ending.reason, ending.run.stop()) else { return };
+        let (EndReason::Denied(denial), Some(stop)) = (&ending.reason, ending.run.stop()) else { return };
         let run = &ending.run;
         run.notify_stop(StopNotice { denial: denial.clone(), signalled: false, kill_at: stop.kill_at });
         log_remote(run, denial);

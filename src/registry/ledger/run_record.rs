@@ -79,8 +79,8 @@ impl RunRecord {
     pub(crate) fn to_text(&self, here: &Here) -> Vec<u8> {
         let (guardian, guardian_kind) = match self.guardian {
             None => (None, None),
-            Some(Guardian::Sweeper(identity)) => (Some(identity), Some(GuardianKind::Sweeper)),
-            Some(Guardian::Init(identity)) => (Some(identity), Some(GuardianKind::Init)),
+            Some(Guardian::Sweeper(identity)) => (Some(identity), Some(RecordedGuardian::Sweeper)),
+            Some(Guardian::Init(identity)) => (Some(identity), Some(RecordedGuardian::Init)),
         };
         let written = Written {
             version: VERSION,
@@ -142,8 +142,8 @@ impl RunRecord {
         let identity = |process: ProcessName| process.identity().ok_or_else(|| foreign("a pid is not above 1"));
         let guardian = match (written.guardian, written.guardian_kind) {
             (None, None) => None,
-            (Some(process), Some(GuardianKind::Sweeper)) => Some(Guardian::Sweeper(identity(process)?)),
-            (Some(process), Some(GuardianKind::Init)) => Some(Guardian::Init(identity(process)?)),
+            (Some(process), Some(RecordedGuardian::Sweeper)) => Some(Guardian::Sweeper(identity(process)?)),
+            (Some(process), Some(RecordedGuardian::Init)) => Some(Guardian::Init(identity(process)?)),
             (Some(_), None) | (None, Some(_)) => return Err(foreign("it names only half of the guardian's identity")),
         };
         if written.wrapper.is_none() != written.adopted {
@@ -217,7 +217,7 @@ struct Written {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     adopted: bool,
     guardian: Option<ProcessName>,
-    guardian_kind: Option<GuardianKind>,
+    guardian_kind: Option<RecordedGuardian>,
     leader: ProcessName,
     alone: bool,
     containment: Containment,
@@ -241,7 +241,7 @@ struct ProcessName {
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum GuardianKind {
+enum RecordedGuardian {
     Sweeper,
     Init,
 }

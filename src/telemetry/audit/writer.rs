@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use machineid_audit::chain::{Entry, Hash, line};
+use machineid_audit::chain::{ChainedEntry, Hash, line};
 use machineid_audit::key::Chain;
 use machineid_clock::{self as clock, BootTime};
 use tracing::{error, info, warn};
@@ -81,7 +81,7 @@ impl Writer {
             self.shared.lose(1);
             return;
         }
-        if !self.append(&record.time, Entry::Happened(&record.what, record.caller.as_ref())) {
+        if !self.append(&record.time, ChainedEntry::Happened(&record.what, record.caller.as_ref())) {
             self.shared.lose(1);
         }
     }
@@ -102,7 +102,7 @@ impl Writer {
         }
         let reason =
             self.shared.problem().unwrap_or_else(|| "events arrived faster than they could be written".to_owned());
-        if !self.append(&now(), Entry::Gap { lost, reason: &reason }) {
+        if !self.append(&now(), ChainedEntry::Gap { lost, reason: &reason }) {
             return false;
         }
         self.shared.undeclared.fetch_sub(lost, Ordering::SeqCst);
@@ -137,7 +137,7 @@ impl Writer {
         }
         let torn = !file.tail.torn.is_empty();
         self.file = Some(file);
-        let opened = Entry::Opened { keyed: self.chain.is_keyed() };
+        let opened = ChainedEntry::Opened { keyed: self.chain.is_keyed() };
         // A file that is merely reopened needs no record, unless a partial line must be declared.
         if (begins || (torn && self.shared.undeclared() == 0)) && !self.append(&now(), opened) {
             return false;
@@ -152,7 +152,7 @@ impl Writer {
         true
     }
 
-    fn append(&mut self, time: &str, entry: Entry<'_>) -> bool {
+    fn append(&mut self, time: &str, entry: ChainedEntry<'_>) -> bool {
         let Some(file) = &mut self.file else { return false };
         let line = line(time, entry, &file.tail.torn, self.last.unwrap_or(Hash::NOTHING));
         match file.append(&line) {

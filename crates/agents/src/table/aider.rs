@@ -1,8 +1,8 @@
 //! Aider.
 
-use crate::agent::{Agent, StateDirectory};
+use crate::agent::{AgentProfile, StateDirectory};
 
-pub(super) static AGENT: Agent = Agent {
+pub(super) static AGENT: AgentProfile = AgentProfile {
     name: "aider",
     programs: &["aider"],
     packages: &["aider-chat"],

@@ -1,8 +1,8 @@
 //! Cline. Each start starts a hub if none answers, and a start that finds one hands it the session.
 
-use crate::agent::{Agent, Daemon, Keep, Mark, MeetingPoint, StateDirectory};
+use crate::agent::{AgentDaemon, AgentProfile, Keep, Mark, MeetingPoint, StateDirectory};
 
-pub(super) static AGENT: Agent = Agent {
+pub(super) static AGENT: AgentProfile = AgentProfile {
     name: "cline",
     programs: &["cline"],
     packages: &["cline"],
@@ -10,7 +10,7 @@ pub(super) static AGENT: Agent = Agent {
     source: "run against a stand-in model server: parents of tool commands, sockets and arguments read from /proc; \
              cline hub --help",
     state: StateDirectory { variable: None, below_home: ".cline" },
-    daemon: Some(Daemon {
+    daemon: Some(AgentDaemon {
         title: "cline hub",
         marks: &[Mark::Begins(&["--cline-hub-daemon"])],
         // The hub's token is in the directory: a client that cannot read it cannot speak to the port.

@@ -1,8 +1,8 @@
 //! Codex. Its terminal client starts an app server, once, and hands it all later sessions' tools.
 
-use crate::agent::{Agent, Daemon, Keep, Mark, MeetingPoint, StateDirectory};
+use crate::agent::{AgentDaemon, AgentProfile, Keep, Mark, MeetingPoint, StateDirectory};
 
-pub(super) static AGENT: Agent = Agent {
+pub(super) static AGENT: AgentProfile = AgentProfile {
     name: "codex",
     programs: &["codex"],
     packages: &["@openai/codex"],
@@ -10,7 +10,7 @@ pub(super) static AGENT: Agent = Agent {
     source: "run against a stand-in model server: parents of tool commands, sockets and arguments read from /proc; \
              codex app-server --help",
     state: StateDirectory { variable: Some("CODEX_HOME"), below_home: ".codex" },
-    daemon: Some(Daemon {
+    daemon: Some(AgentDaemon {
         title: "codex app-server",
         // Without --listen it serves its parent alone, on its standard streams, as an editor starts it.
         marks: &[Mark::Listens { word: "app-server", option: "--listen", except: &["stdio://", "off"] }],

@@ -1,8 +1,8 @@
 //! Gemini CLI.
 
-use crate::agent::{Agent, StateDirectory};
+use crate::agent::{AgentProfile, StateDirectory};
 
-pub(super) static AGENT: Agent = Agent {
+pub(super) static AGENT: AgentProfile = AgentProfile {
     name: "gemini-cli",
     programs: &["gemini"],
     packages: &["@google/gemini-cli"],

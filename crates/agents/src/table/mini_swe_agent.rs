@@ -1,8 +1,8 @@
 //! mini-swe-agent.
 
-use crate::agent::{Agent, StateDirectory};
+use crate::agent::{AgentProfile, StateDirectory};
 
-pub(super) static AGENT: Agent = Agent {
+pub(super) static AGENT: AgentProfile = AgentProfile {
     name: "mini-swe-agent",
     programs: &["mini"],
     packages: &["mini-swe-agent"],

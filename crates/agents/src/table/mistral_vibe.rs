@@ -1,8 +1,8 @@
 //! Mistral Vibe.
 
-use crate::agent::{Agent, StateDirectory};
+use crate::agent::{AgentProfile, StateDirectory};
 
-pub(super) static AGENT: Agent = Agent {
+pub(super) static AGENT: AgentProfile = AgentProfile {
     name: "mistral-vibe",
     programs: &["vibe"],
     packages: &["mistral-vibe"],

@@ -15,10 +15,10 @@ mod opencode;
 mod pi;
 mod qwen_code;
 
-use super::agent::Agent;
+use super::agent::AgentProfile;
 
 /// All agents, by name.
-pub static TABLE: [&Agent; 11] = [
+pub static TABLE: [&AgentProfile; 11] = [
     &aider::AGENT,
     &claude_code::AGENT,
     &cline::AGENT,
@@ -34,7 +34,7 @@ pub static TABLE: [&Agent; 11] = [
 
 /// The agent with this name.
 #[must_use]
-pub fn by_name(name: &str) -> Option<&'static Agent> {
+pub fn by_name(name: &str) -> Option<&'static AgentProfile> {
     TABLE.into_iter().find(|agent| agent.name == name)
 }
 

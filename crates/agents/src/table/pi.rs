@@ -1,8 +1,8 @@
 //! pi.
 
-use crate::agent::{Agent, StateDirectory};
+use crate::agent::{AgentProfile, StateDirectory};
 
-pub(super) static AGENT: Agent = Agent {
+pub(super) static AGENT: AgentProfile = AgentProfile {
     name: "pi",
     programs: &["pi"],
     packages: &["@mariozechner/pi-coding-agent"],

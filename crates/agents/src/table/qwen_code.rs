@@ -1,8 +1,8 @@
 //! Qwen Code.
 
-use crate::agent::{Agent, StateDirectory};
+use crate::agent::{AgentProfile, StateDirectory};
 
-pub(super) static AGENT: Agent = Agent {
+pub(super) static AGENT: AgentProfile = AgentProfile {
     name: "qwen-code",
     programs: &["qwen"],
     packages: &["@qwen-code/qwen-code"],

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use super::{AdminCall, Desk, answer};
+use super::desk::answer;
+use super::{AdminCall, Desk};
 use crate::audit::{Actor, Call};
 use crate::repeated::rarely;
 use crate::socket_file::{BindError, LOOK, SocketFile, SocketKind};

@@ -28,11 +28,11 @@ Roles:
 #[derive(Debug, Args)]
 pub(super) struct Keys {
     #[command(subcommand)]
-    verb: Verb,
+    verb: KeysVerb,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum KeysVerb {
     /// Make a key with a role and show it, once
     #[command(after_help = ROLES)]
     Create {
@@ -89,19 +89,19 @@ impl Keys {
     /// The file for the new key.
     pub(super) fn key_file(&self) -> Option<&Path> {
         match &self.verb {
-            Verb::Create { key_file, .. } | Verb::Rotate { key_file, .. } => key_file.as_deref(),
-            Verb::List { .. } | Verb::Revoke { .. } => None,
+            KeysVerb::Create { key_file, .. } | KeysVerb::Rotate { key_file, .. } => key_file.as_deref(),
+            KeysVerb::List { .. } | KeysVerb::Revoke { .. } => None,
         }
     }
 
     pub(super) fn into_request(self) -> AdminRequest {
         let (org, request) = match self.verb {
-            Verb::Create { org, role, devices, expires, name, key_file: _ } => {
+            KeysVerb::Create { org, role, devices, expires, name, key_file: _ } => {
                 (org, KeyRequest::Create { role, devices, name, expires_seconds: expires.map(span::whole_seconds) })
             }
-            Verb::List { org } => (org, KeyRequest::List),
-            Verb::Revoke { org, key } => (org, KeyRequest::Revoke { key }),
-            Verb::Rotate { org, key, overlap, key_file: _ } => {
+            KeysVerb::List { org } => (org, KeyRequest::List),
+            KeysVerb::Revoke { org, key } => (org, KeyRequest::Revoke { key }),
+            KeysVerb::Rotate { org, key, overlap, key_file: _ } => {
                 (org, KeyRequest::Rotate { key, overlap_seconds: span::whole_seconds(overlap) })
             }
         };
@@ -109,9 +109,17 @@ impl Keys {
     }
 }
 
+/// The file for a new key cannot be made. Nor was the key.
+#[derive(Debug, thiserror::Error)]
+#[error("--key-file {}: {source}; no key was made", path.display())]
+pub(super) struct NewKeyFileError {
+    path: PathBuf,
+    source: io::Error,
+}
+
 /// Whether a key can be written into this new file: found out before the key is made, which would be lost otherwise.
-pub(super) fn can_be_made(path: &Path) -> Result<(), String> {
-    let problem = |error: io::Error| format!("--key-file {}: {error}; no key was made", path.display());
+pub(super) fn can_be_made(path: &Path) -> Result<(), NewKeyFileError> {
+    let problem = |source: io::Error| NewKeyFileError { path: path.to_owned(), source };
     if path.symlink_metadata().is_ok() {
         return Err(problem(io::Error::new(ErrorKind::AlreadyExists, "there is a file already; name a new one")));
     }

@@ -11,8 +11,10 @@ use serde::Serialize;
 
 use super::keys::{self, Keys};
 use super::{complain, socket};
-use crate::admin::{AdminCall, AdminReply, AdminRequest, AuditReport, CheckoutReport, Expiry, NewKey, OrgReport, ask};
-use crate::audit::Reason;
+use crate::admin::{
+    AdminCall, AdminReply, AdminRequest, AuditReport, CheckoutReport, Expiry, NewOrgKey, OrgReport, ask,
+};
+use crate::audit::CallReason;
 use crate::database::Database;
 use crate::health::Problem;
 use crate::org::{OrgId, PlanTier, Switch, SwitchedOff, org_name};
@@ -28,17 +30,17 @@ pub(super) struct Org {
     database: Option<Database>,
     /// The reason, for the audit: one line of up to 200 characters
     #[arg(long, global = true, value_name = "TEXT")]
-    reason: Option<Reason>,
+    reason: Option<CallReason>,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
-    verb: Verb,
+    verb: OrgVerb,
 }
 
 #[derive(Debug, Subcommand)]
 #[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
-enum Verb {
+enum OrgVerb {
     /// Add an organisation and show its key, once
     Create {
         /// A name for people
@@ -170,19 +172,19 @@ enum Verb {
 impl Org {
     pub(super) fn run(self) -> Exit {
         let Some(socket) = socket(self.admin_socket, self.database) else { return Exit::Usage };
-        if let Verb::Delete { org, yes: false } = &self.verb
+        if let OrgVerb::Delete { org, yes: false } = &self.verb
             && !confirmed(*org)
         {
             complain(format_args!("organisation {org} was not deleted; --yes deletes it without asking"));
             return Exit::Usage;
         }
-        let listed = matches!(self.verb, Verb::List);
-        let key_file = if let Verb::Key(keys) = &self.verb { keys.key_file().map(Path::to_owned) } else { None };
+        let listed = matches!(self.verb, OrgVerb::List);
+        let key_file = if let OrgVerb::Key(keys) = &self.verb { keys.key_file().map(Path::to_owned) } else { None };
         if let Some(path) = &key_file {
             let problem = if self.json {
                 Some("--key-file and --json: say one of them".to_owned())
             } else {
-                keys::can_be_made(path).err()
+                keys::can_be_made(path).err().map(|error| error.to_string())
             };
             if let Some(problem) = problem {
                 complain(problem);
@@ -248,7 +250,7 @@ fn warn_of_problems(socket: &Path) {
     }
 }
 
-impl Verb {
+impl OrgVerb {
     fn into_request(self) -> AdminRequest {
         match self {
             Self::Create { name, plan, limit } => AdminRequest::Create { name, plan, limit },
@@ -307,7 +309,7 @@ fn print<T: Serialize>(json: bool, value: &T, text: impl Fn(&T) -> String) -> Ex
     }
 }
 
-fn key_text(new: &NewKey) -> String {
+fn key_text(new: &NewOrgKey) -> String {
     let old = new.old_key_ends.map_or_else(String::new, |ends| {
         let word = if new.old_key_valid { "valid until" } else { "invalid since" };
         format!("\nOld key       {word} {ends:.0}")

@@ -15,14 +15,14 @@ use tracing::info;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{complain, socket};
-use crate::connections::Bounds;
+use crate::connections::ConnectionBounds;
 use crate::database::Database;
 use crate::forwarded::{Trusted, TrustedProxy, TrustedProxyError};
 use crate::limits::{Rate, Rates};
 use crate::listen::{HandedSocket, ListenAddress};
 use crate::reserve_file_of;
 use crate::retention::Retention;
-use crate::serve::{Options, Running, StartError};
+use crate::serve::{Running, ServerOptions, StartError};
 use crate::store::{Demand, FEWEST_CONNECTIONS, Reserves, Terms};
 use crate::tls::Files;
 
@@ -130,12 +130,12 @@ pub(super) struct Serve {
     #[arg(long)]
     log_validations: bool,
     /// How to write the log, which goes to stderr
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormatOption::Text)]
+    log_format: LogFormatOption,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
+enum LogFormatOption {
     /// Lines for people
     Text,
     /// JSON, one object a line
@@ -200,14 +200,14 @@ impl Serve {
         listen: Vec<ListenAddress>,
         handed: Vec<HandedSocket>,
         admin_socket: PathBuf,
-    ) -> Result<(), ServeError> {
+    ) -> Result<(), AuthorityServeError> {
         // Before the server is announced: a SIGTERM that follows the announcement must find its handler.
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(ServeError::Signals)?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(AuthorityServeError::Signals)?;
         let beside = match &self.database {
             Database::Sqlite(path) => Some(reserve_file_of(path)),
             Database::Postgres(_) => None,
         };
-        let options = Options {
+        let options = ServerOptions {
             listen,
             reserves: Reserves {
                 space: self.reserve_mib.saturating_mul(1024 * 1024),
@@ -279,20 +279,20 @@ fn announce(addresses: &str) {
     let _ = writeln!(stdout, "machineid-authority is listening on {addresses}").and_then(|()| stdout.flush());
 }
 
-fn start_logging(format: LogFormat) {
+fn start_logging(format: LogFormatOption) {
     // Decisions must not wait for the reader of the log.
     let builder = tracing_subscriber::fmt().with_writer(Lines::to_stderr()).log_internal_errors(false);
     let builder = builder.with_max_level(LevelFilter::INFO).with_ansi(false);
     // Fails only when logging was already started, so there is a log.
     let _ = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormatOption::Text => builder.try_init(),
+        LogFormatOption::Json => builder.json().flatten_event(true).try_init(),
     };
 }
 
 /// Why the server could not run.
 #[derive(Debug, thiserror::Error)]
-enum ServeError {
+enum AuthorityServeError {
     #[error("cannot handle signals: {0}")]
     Signals(io::Error),
     #[error(transparent)]
@@ -304,7 +304,7 @@ enum ServeError {
 enum FlagError {
     #[error("write a number from {FEWEST_CONNECTIONS} to 1000")]
     Connections,
-    #[error("write a number from {} to 1000000", Bounds::FEWEST)]
+    #[error("write a number from {} to 1000000", ConnectionBounds::FEWEST)]
     Clients,
     #[error("write a duration of an hour or more, as in 720h: the board of a stop shows what sidecars reported")]
     ReportAge,
@@ -329,7 +329,7 @@ fn connections(text: &str) -> Result<usize, FlagError> {
 
 /// Parses the number of connections of clients.
 fn clients(text: &str) -> Result<usize, FlagError> {
-    let number = text.parse().ok().filter(|number| (Bounds::FEWEST..=1_000_000).contains(number));
+    let number = text.parse().ok().filter(|number| (ConnectionBounds::FEWEST..=1_000_000).contains(number));
     number.ok_or(FlagError::Clients)
 }
 

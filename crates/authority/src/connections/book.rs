@@ -35,7 +35,7 @@ impl Origin {
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bounds {
+pub(crate) struct ConnectionBounds {
     /// Of all.
     pub(crate) all: usize,
     /// Of those that are anonymous: the other places are kept for keys.
@@ -46,7 +46,7 @@ pub(crate) struct Bounds {
     pub(crate) of_origin: usize,
 }
 
-impl Bounds {
+impl ConnectionBounds {
     /// The smallest number of connections that a server can be told to serve.
     pub(crate) const FEWEST: usize = 16;
 
@@ -63,7 +63,7 @@ impl Bounds {
 }
 
 /// Since when a connection is as it is, and its number.
-type Place = (BootTime, u64);
+type BookOrder = (BootTime, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
@@ -76,7 +76,7 @@ enum Standing {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct BookEntry {
     origin: Origin,
     since: BootTime,
     standing: Standing,
@@ -85,8 +85,8 @@ struct Entry {
 /// The connections of one origin.
 #[derive(Debug, Default)]
 struct OfOrigin {
-    anonymous: BTreeSet<Place>,
-    idle: BTreeSet<Place>,
+    anonymous: BTreeSet<BookOrder>,
+    idle: BTreeSet<BookOrder>,
     busy: usize,
 }
 
@@ -105,12 +105,12 @@ impl OfOrigin {
 /// All open connections.
 #[derive(Debug)]
 pub(crate) struct Book {
-    bounds: Bounds,
+    bounds: ConnectionBounds,
     next: u64,
-    open: HashMap<u64, Entry>,
+    open: HashMap<u64, BookEntry>,
     origins: HashMap<Origin, OfOrigin>,
     ranks: BTreeSet<(usize, Reverse<BootTime>, Origin)>,
-    idle: BTreeSet<Place>,
+    idle: BTreeSet<BookOrder>,
     anonymous: usize,
 }
 
@@ -127,7 +127,7 @@ pub(crate) struct Admitted {
 pub(crate) struct NoPlace;
 
 impl Book {
-    pub(crate) fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(bounds: ConnectionBounds) -> Self {
         Self {
             bounds,
             next: 0,
@@ -151,13 +151,13 @@ impl Book {
             Origin::Client(_) => Standing::Anonymous,
             Origin::Proxy => Standing::Idle,
         };
-        self.enter(number, Entry { origin, since: now, standing });
+        self.enter(number, BookEntry { origin, since: now, standing });
         Ok(Admitted { number, closed })
     }
 
     /// The connection to close for a newcomer from there; `None` while there is room.
     fn in_the_way(&self, origin: Origin) -> Result<Option<u64>, NoPlace> {
-        let number = |place: Option<&Place>| place.map(|(_, number)| *number);
+        let number = |place: Option<&BookOrder>| place.map(|(_, number)| *number);
         let limited = match origin {
             Origin::Client(_) => true,
             Origin::Proxy => false,
@@ -228,14 +228,14 @@ impl Book {
     }
 
     /// Changes an entry, unless its connection was closed for another.
-    fn change(&mut self, number: u64, change: impl FnOnce(&mut Entry)) {
+    fn change(&mut self, number: u64, change: impl FnOnce(&mut BookEntry)) {
         if let Some(mut entry) = self.remove(number) {
             change(&mut entry);
             self.enter(number, entry);
         }
     }
 
-    fn enter(&mut self, number: u64, entry: Entry) {
+    fn enter(&mut self, number: u64, entry: BookEntry) {
         self.open.insert(number, entry);
         let place = (entry.since, number);
         let of_origin = self.origins.entry(entry.origin).or_default();
@@ -255,7 +255,7 @@ impl Book {
         self.rank(entry.origin, rank, new_rank);
     }
 
-    fn remove(&mut self, number: u64) -> Option<Entry> {
+    fn remove(&mut self, number: u64) -> Option<BookEntry> {
         let entry = self.open.remove(&number)?;
         let place = (entry.since, number);
         let of_origin = self.origins.entry(entry.origin).or_default();
@@ -310,13 +310,16 @@ mod tests {
         Origin::of(ClientAddress::Host(Ipv4Addr::new(192, 0, 2, last).into()))
     }
 
-    const SMALL: Bounds = Bounds { all: 16, anonymous: 12, share: 4, of_origin: 8 };
+    const SMALL: ConnectionBounds = ConnectionBounds { all: 16, anonymous: 12, share: 4, of_origin: 8 };
 
     #[test]
     fn the_bounds_follow_from_the_number_of_connections() {
-        assert_eq!(Bounds::new(16), Bounds { all: 16, anonymous: 12, share: 2, of_origin: 8 });
-        assert_eq!(Bounds::new(65_536), Bounds { all: 65_536, anonymous: 49_152, share: 8_192, of_origin: 32_768 });
-        assert_eq!(Bounds::new(1), Bounds::new(16));
+        assert_eq!(ConnectionBounds::new(16), ConnectionBounds { all: 16, anonymous: 12, share: 2, of_origin: 8 });
+        assert_eq!(
+            ConnectionBounds::new(65_536),
+            ConnectionBounds { all: 65_536, anonymous: 49_152, share: 8_192, of_origin: 32_768 }
+        );
+        assert_eq!(ConnectionBounds::new(1), ConnectionBounds::new(16));
     }
 
     #[test]
@@ -425,7 +428,7 @@ mod tests {
                             if let Some(closed) = closed {
                                 let gone = before[&closed];
                                 prop_assert!(gone.standing != Standing::Busy);
-                                let of = |one: &Entry| one.origin == gone.origin && one.standing == Standing::Anonymous;
+                                let of = |one: &BookEntry| one.origin == gone.origin && one.standing == Standing::Anonymous;
                                 let full = before.len() >= SMALL.all;
                                 if gone.standing == Standing::Idle {
                                     prop_assert!(full || origin == gone.origin);
@@ -433,7 +436,7 @@ mod tests {
                                 }
                             }
                         } else {
-                            let own = |one: &&Entry| one.origin == origin;
+                            let own = |one: &&BookEntry| one.origin == origin;
                             let busy = before.values().filter(own).all(|one| one.standing == Standing::Busy);
                             prop_assert!(busy || book.anonymous == SMALL.anonymous);
                         }
@@ -443,7 +446,7 @@ mod tests {
                     Step::Answered(which) => book.answered(pick(which), now),
                     Step::Leave(which) => book.leave(pick(which)),
                 }
-                let anonymous = |one: &&Entry| one.standing == Standing::Anonymous;
+                let anonymous = |one: &&BookEntry| one.standing == Standing::Anonymous;
                 prop_assert_eq!(book.anonymous, book.open.values().filter(anonymous).count());
                 prop_assert!(book.open.len() <= SMALL.all && book.anonymous <= SMALL.anonymous);
                 prop_assert_eq!(book.origins.values().map(OfOrigin::count).sum::<usize>(), book.open.len());

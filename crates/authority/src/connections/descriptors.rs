@@ -3,7 +3,7 @@
 
 use rustix::process::{Resource, getrlimit};
 
-use super::Bounds;
+use super::ConnectionBounds;
 
 /// The descriptors that are no connections of clients: the database's file, its log and its readers, the admin socket with
 /// its connections, the metrics' listener with its own, epoll and timers, the log.
@@ -14,13 +14,13 @@ const USUAL_MOST: usize = 65_536;
 
 /// The descriptors of the process.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Descriptors {
+pub(crate) struct ProcessDescriptors {
     limit: usize,
     /// Connections to the database.
     database: usize,
 }
 
-impl Descriptors {
+impl ProcessDescriptors {
     /// Those of this process, which connects to its database so many times.
     pub(crate) fn of_this_process(database: usize) -> Self {
         let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
@@ -31,7 +31,7 @@ impl Descriptors {
     pub(crate) fn room(self) -> usize {
         let reserved = RESERVED.saturating_add(self.database);
         // With a limit as small as that, half has to do for each.
-        self.limit.saturating_sub(reserved).max(self.limit / 2).max(Bounds::FEWEST)
+        self.limit.saturating_sub(reserved).max(self.limit / 2).max(ConnectionBounds::FEWEST)
     }
 
     /// The number of connections to serve, where the operator asks for `wanted`.
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn what_is_reserved_is_reserved_and_no_number_is_larger_than_what_fits() {
-        let of = |limit| Descriptors { limit, database: 16 };
+        let of = |limit| ProcessDescriptors { limit, database: 16 };
         assert_eq!(of(65_536).connections(None), 65_264);
         assert_eq!(of(usize::MAX).connections(None), 65_536);
         assert_eq!(of(1_024).connections(None), 752);

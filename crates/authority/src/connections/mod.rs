@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use book::{Admitted, Book};
 
-pub(super) use book::{Bounds, Origin};
-pub(super) use descriptors::Descriptors;
+pub(super) use book::{ConnectionBounds, Origin};
+pub(super) use descriptors::ProcessDescriptors;
 
 /// The connections of one listener.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub(crate) struct ConnectionCounts {
 
 /// The place of a connection, given up when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<Ticket>);
+pub(super) struct ConnectionPlace(Arc<Ticket>);
 
 /// What the requests of a connection know of it.
 #[derive(Debug)]
@@ -79,13 +79,13 @@ pub(super) struct Ticket {
 pub(super) struct Asking(Arc<Ticket>);
 
 impl Connections {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: ConnectionBounds) -> Self {
         let inside = Inside { book: Book::new(bounds), ends: HashMap::new() };
         Self { inside: Mutex::new(inside), counts: Counts::default() }
     }
 
     /// A place for a new connection; `None` when it has to be closed.
-    pub(super) fn admit(self: &Arc<Self>, origin: Origin, now: BootTime) -> Option<Place> {
+    pub(super) fn admit(self: &Arc<Self>, origin: Origin, now: BootTime) -> Option<ConnectionPlace> {
         let mut inside = self.lock();
         let Ok(Admitted { number, closed }) = inside.book.admit(origin, now) else {
             drop(inside);
@@ -104,7 +104,7 @@ impl Connections {
             Origin::Proxy => true,
             Origin::Client(_) => false,
         };
-        Some(Place(Arc::new(Ticket {
+        Some(ConnectionPlace(Arc::new(Ticket {
             connections: Arc::clone(self),
             number,
             end,
@@ -131,7 +131,7 @@ impl Connections {
     }
 }
 
-impl Place {
+impl ConnectionPlace {
     pub(super) fn ticket(&self) -> Arc<Ticket> {
         Arc::clone(&self.0)
     }
@@ -160,7 +160,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let mut inside = self.0.connections.lock();
         inside.book.leave(self.0.number);
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_place_is_given_up_once_and_a_request_makes_its_connection_known() {
-        let connections = Arc::new(Connections::new(Bounds::new(16)));
+        let connections = Arc::new(Connections::new(ConnectionBounds::new(16)));
         let origin = Origin::of(ClientAddress::Host("192.0.2.1".parse().unwrap()));
         let place = connections.admit(origin, BootTime::now()).unwrap();
         let mut extensions = Extensions::new();

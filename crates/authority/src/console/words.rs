@@ -5,8 +5,8 @@ use machineid_protocol::api::DeviceStatus;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::audit::Entry;
-use crate::decide::{Asker, Subject, Verdict, decide};
+use crate::audit::AuditEntry;
+use crate::decide::{Asker, Subject, ValidationVerdict, decide};
 use crate::org::Org;
 
 /// A time, exact and relative.
@@ -58,27 +58,27 @@ pub(in crate::console) struct State {
 }
 
 impl State {
-    pub(in crate::console) fn of(verdict: Verdict) -> Self {
+    pub(in crate::console) fn of(verdict: ValidationVerdict) -> Self {
         let (word, shape, class) = match verdict {
-            Verdict::Allow => ("Allowed", "●", "allowed"),
-            Verdict::DeviceRevoked => ("Revoked", "■", "revoked"),
-            Verdict::OrgDisabled => ("Switched off", "▲", "halted"),
-            Verdict::PlanFrozen => ("Frozen", "▲", "halted"),
-            Verdict::EntitlementExpired => ("Expired", "▲", "halted"),
-            Verdict::InvalidOrgKey
-            | Verdict::NotPermitted
-            | Verdict::OrgNotFound
-            | Verdict::InvalidDeviceId
-            | Verdict::DeviceNotFound
-            | Verdict::Unavailable
-            | Verdict::WrongMethod => ("Denied", "▲", "halted"),
+            ValidationVerdict::Allow => ("Allowed", "●", "allowed"),
+            ValidationVerdict::DeviceRevoked => ("Revoked", "■", "revoked"),
+            ValidationVerdict::OrgDisabled => ("Switched off", "▲", "halted"),
+            ValidationVerdict::PlanFrozen => ("Frozen", "▲", "halted"),
+            ValidationVerdict::EntitlementExpired => ("Expired", "▲", "halted"),
+            ValidationVerdict::InvalidOrgKey
+            | ValidationVerdict::NotPermitted
+            | ValidationVerdict::OrgNotFound
+            | ValidationVerdict::InvalidDeviceId
+            | ValidationVerdict::DeviceNotFound
+            | ValidationVerdict::Unavailable
+            | ValidationVerdict::WrongMethod => ("Denied", "▲", "halted"),
         };
         Self { word, shape, class }
     }
 }
 
 /// The result of a validation of this device now.
-pub(in crate::console) fn verdict(org: &Org, revoked: bool, now: Timestamp) -> Verdict {
+pub(in crate::console) fn verdict(org: &Org, revoked: bool, now: Timestamp) -> ValidationVerdict {
     let status = if revoked { DeviceStatus::Revoked } else { DeviceStatus::Active };
     decide(&Asker::Org(org.clone()), Subject::Known(status), now)
 }
@@ -99,7 +99,7 @@ pub(in crate::console) struct Deed {
 }
 
 impl Deed {
-    pub(in crate::console) fn new(entry: Entry, now: Timestamp) -> Self {
+    pub(in crate::console) fn new(entry: AuditEntry, now: Timestamp) -> Self {
         let details = entry.details.into_iter().map(|(name, value)| match value {
             Value::String(text) => format!("{name} {text}"),
             Value::Array(all) if all.len() > SHOWN => {

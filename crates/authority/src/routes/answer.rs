@@ -18,8 +18,8 @@ use tracing::error;
 
 use super::approvals;
 use super::large::{LargeAnswer, Pieces};
-use super::wire::Decision;
-use crate::decide::Verdict;
+use super::wire::DecisionBody;
+use crate::decide::ValidationVerdict;
 use crate::org::OrgId;
 use crate::repeated::rarely;
 use crate::store::StoreError;
@@ -29,7 +29,7 @@ use crate::unwritten::NotWritten;
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    content: Content,
+    content: AnswerContent,
     /// For the access log: the decision or refusal code.
     pub(crate) code: Option<Code>,
     /// For the access log: the organisation of the request.
@@ -60,7 +60,7 @@ pub(crate) struct Facts {
 }
 
 #[derive(Clone)]
-enum Content {
+enum AnswerContent {
     Json(Map<String, Value>),
     /// A JSON object as written, without the request id.
     Written(Vec<u8>),
@@ -74,7 +74,7 @@ enum Content {
     Stream(&'static str),
 }
 
-impl fmt::Debug for Content {
+impl fmt::Debug for AnswerContent {
     /// Formats without the content, which may be a new key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -89,7 +89,7 @@ impl fmt::Debug for Content {
 }
 
 impl Answer {
-    fn new(status: StatusCode, content: Content) -> Self {
+    fn new(status: StatusCode, content: AnswerContent) -> Self {
         Self {
             status,
             content,
@@ -106,7 +106,7 @@ impl Answer {
     /// What `body`, an object, says.
     pub(crate) fn of(status: StatusCode, body: &impl Serialize) -> Self {
         match serde_json::to_vec(body) {
-            Ok(written) => Self::new(status, Content::Written(written)),
+            Ok(written) => Self::new(status, AnswerContent::Written(written)),
             // No type of `wire` can fail; if one does, nothing is said that was not.
             Err(error) => {
                 error!(%error, "an answer could not be written");
@@ -144,23 +144,23 @@ impl Answer {
 
     /// A page for a browser.
     pub(crate) fn html(status: StatusCode, page: String) -> Self {
-        Self::new(status, Content::Html(page))
+        Self::new(status, AnswerContent::Html(page))
     }
 
     /// A file of the console.
     pub(crate) fn file(kind: &'static str, content: String) -> Self {
-        let content = Content::File(kind, content);
+        let content = AnswerContent::File(kind, content);
         Self::new(StatusCode::OK, content)
     }
 
     /// Metrics.
     pub(crate) fn text(text: String) -> Self {
-        Self::new(StatusCode::OK, Content::Metrics(text))
+        Self::new(StatusCode::OK, AnswerContent::Metrics(text))
     }
 
     /// A document in JSON.
     pub(crate) fn document(text: &'static str) -> Self {
-        Self::new(StatusCode::OK, Content::Document(text))
+        Self::new(StatusCode::OK, AnswerContent::Document(text))
     }
 
     /// A refusal for too many requests.
@@ -182,19 +182,19 @@ impl Answer {
 
     /// A long answer that is streamed, with this media type.
     pub(crate) fn stream(kind: &'static str, org: OrgId, body: Body) -> Response<Body> {
-        let content = Content::Stream(kind);
+        let content = AnswerContent::Stream(kind);
         let mut response = Self::new(StatusCode::OK, content).to(org).into_response();
         *response.body_mut() = body;
         response
     }
 
     fn json(status: StatusCode) -> Self {
-        Self::new(status, Content::Json(Map::new()))
+        Self::new(status, AnswerContent::Json(Map::new()))
     }
 
     /// Adds a field. A page and an answer made from a type stay unchanged.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        if let Content::Json(fields) = &mut self.content {
+        if let AnswerContent::Json(fields) = &mut self.content {
             fields.insert(name.to_owned(), value.into());
         }
         self
@@ -208,15 +208,15 @@ impl Answer {
     }
 
     /// The answer to a validation.
-    pub(crate) fn decision(verdict: Verdict, facts: Facts) -> Self {
+    pub(crate) fn decision(verdict: ValidationVerdict, facts: Facts) -> Self {
         let (status, word, reason) = decision_words(verdict);
         let reason = match facts.said {
             Some(said) => Cow::Owned(format!("{}: {said}", reason.trim_end_matches('.'))),
             None => Cow::Borrowed(reason),
         };
         let code = verdict.code();
-        let body = Decision {
-            allowed: verdict == Verdict::Allow,
+        let body = DecisionBody {
+            allowed: verdict == ValidationVerdict::Allow,
             code: code.clone(),
             status: word,
             reason,
@@ -231,7 +231,7 @@ impl Answer {
     /// No decision could be completed.
     pub(crate) fn unavailable_decision(device: Option<DeviceId>) -> Self {
         let facts = Facts { device, error: Some("system_unavailable"), ..Facts::default() };
-        Self { undecided: true, ..Self::decision(Verdict::Unavailable, facts) }
+        Self { undecided: true, ..Self::decision(ValidationVerdict::Unavailable, facts) }
     }
 
     /// The database cannot decide. Names one of the known reasons, and nothing of the database's own message.
@@ -276,16 +276,16 @@ impl Answer {
     /// Writes the response, in addition to the headers that `response` already has.
     pub(crate) fn write(self, mut response: Response<Body>, request_id: &str) -> Response<Body> {
         let (kind, body) = match self.content {
-            Content::Json(mut fields) => {
+            AnswerContent::Json(mut fields) => {
                 fields.insert("request_id".to_owned(), request_id.into());
                 ("application/json", Value::Object(fields).to_string().into_bytes())
             }
-            Content::Written(body) => ("application/json", numbered(body, request_id)),
-            Content::Document(text) => ("application/json", text.as_bytes().to_vec()),
-            Content::Html(page) => ("text/html; charset=utf-8", page.into_bytes()),
-            Content::File(kind, content) => (kind, content.into_bytes()),
-            Content::Metrics(page) => (text::CONTENT_TYPE, page.into_bytes()),
-            Content::Stream(kind) => {
+            AnswerContent::Written(body) => ("application/json", numbered(body, request_id)),
+            AnswerContent::Document(text) => ("application/json", text.as_bytes().to_vec()),
+            AnswerContent::Html(page) => ("text/html; charset=utf-8", page.into_bytes()),
+            AnswerContent::File(kind, content) => (kind, content.into_bytes()),
+            AnswerContent::Metrics(page) => (text::CONTENT_TYPE, page.into_bytes()),
+            AnswerContent::Stream(kind) => {
                 let headers = response.headers_mut();
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
                 // A proxy that buffers an answer would delay every hint.
@@ -383,28 +383,36 @@ impl From<StoreError> for Answer {
 /// The HTTP status of a decision, its legacy `status`, and its legacy `reason`, a sentence for users.
 ///
 /// Whole decisions come with 200: the official templates replace the body of anything from 400 up.
-fn decision_words(verdict: Verdict) -> (StatusCode, &'static str, &'static str) {
+fn decision_words(verdict: ValidationVerdict) -> (StatusCode, &'static str, &'static str) {
     match verdict {
-        Verdict::Allow => (StatusCode::OK, "ok", "Execution is allowed."),
-        Verdict::InvalidOrgKey => {
+        ValidationVerdict::Allow => (StatusCode::OK, "ok", "Execution is allowed."),
+        ValidationVerdict::InvalidOrgKey => {
             (StatusCode::UNAUTHORIZED, "error", "The org key is missing or is not the key of any organisation.")
         }
-        Verdict::NotPermitted => {
+        ValidationVerdict::NotPermitted => {
             (StatusCode::FORBIDDEN, "error", "The role of this org key may not validate, or not for this device.")
         }
-        Verdict::OrgNotFound => (StatusCode::NOT_FOUND, "error", "The organisation of this key was deleted."),
-        Verdict::InvalidDeviceId => (StatusCode::BAD_REQUEST, "error", "The device id is missing or invalid."),
-        Verdict::OrgDisabled => (StatusCode::OK, "denied", "Execution is switched off for the whole organisation."),
-        Verdict::PlanFrozen => (StatusCode::OK, "denied", "The organisation is frozen."),
-        Verdict::EntitlementExpired => (StatusCode::OK, "denied", "The organisation's plan entitlement is not active."),
-        Verdict::DeviceNotFound => (StatusCode::OK, "denied", "The device is not registered, or was removed."),
-        Verdict::DeviceRevoked => (StatusCode::OK, "denied", "The device is revoked."),
-        Verdict::Unavailable => (
+        ValidationVerdict::OrgNotFound => (StatusCode::NOT_FOUND, "error", "The organisation of this key was deleted."),
+        ValidationVerdict::InvalidDeviceId => {
+            (StatusCode::BAD_REQUEST, "error", "The device id is missing or invalid.")
+        }
+        ValidationVerdict::OrgDisabled => {
+            (StatusCode::OK, "denied", "Execution is switched off for the whole organisation.")
+        }
+        ValidationVerdict::PlanFrozen => (StatusCode::OK, "denied", "The organisation is frozen."),
+        ValidationVerdict::EntitlementExpired => {
+            (StatusCode::OK, "denied", "The organisation's plan entitlement is not active.")
+        }
+        ValidationVerdict::DeviceNotFound => {
+            (StatusCode::OK, "denied", "The device is not registered, or was removed.")
+        }
+        ValidationVerdict::DeviceRevoked => (StatusCode::OK, "denied", "The device is revoked."),
+        ValidationVerdict::Unavailable => (
             StatusCode::SERVICE_UNAVAILABLE,
             "error",
             "No authoritative decision could be completed. Treat this as a deny; you may ask again.",
         ),
-        Verdict::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "error", "A device is validated with POST."),
+        ValidationVerdict::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "error", "A device is validated with POST."),
     }
 }
 
@@ -412,7 +420,7 @@ fn decision_words(verdict: Verdict) -> (StatusCode, &'static str, &'static str) 
 mod tests {
     use serde_json::json;
 
-    use super::super::wire::{Health, Nothing, Refusal};
+    use super::super::wire::{Health, Nothing, RefusalBody};
     use super::*;
 
     fn written(answer: Answer) -> Value {
@@ -434,7 +442,7 @@ mod tests {
     #[test]
     fn every_refusal_is_one_as_described() {
         for answer in [Answer::missing_params(), Answer::unavailable(), Answer::too_many(Duration::ZERO)] {
-            serde_json::from_value::<Refusal>(written(answer)).unwrap();
+            serde_json::from_value::<RefusalBody>(written(answer)).unwrap();
         }
         serde_json::from_value::<Nothing>(json!({"x": 1})).unwrap();
     }
@@ -442,10 +450,10 @@ mod tests {
     #[test]
     fn only_an_allow_is_allowed_and_a_revoke_tells_why() {
         let facts = Facts { said: Some("gone mad".to_owned()), ..Facts::default() };
-        let answer = written(Answer::decision(Verdict::DeviceRevoked, facts));
+        let answer = written(Answer::decision(ValidationVerdict::DeviceRevoked, facts));
         assert_eq!(answer["reason"], "The device is revoked: gone mad");
         assert_eq!((&answer["allowed"], &answer["code"]), (&json!(false), &json!("DEVICE_REVOKED")));
-        assert_eq!(written(Answer::decision(Verdict::Allow, Facts::default()))["allowed"], json!(true));
+        assert_eq!(written(Answer::decision(ValidationVerdict::Allow, Facts::default()))["allowed"], json!(true));
         assert_eq!(written(Answer::unavailable_decision(None))["allowed"], json!(false));
     }
 }

@@ -16,10 +16,10 @@ use serde::de::DeserializeOwned;
 use super::answer::Answer;
 use super::large::LargeAnswer;
 use super::wire::{DeviceManaged, DeviceNamed, DeviceRegistered, DeviceRemoved, ReasonText};
-use super::{Client, RequestId, now};
+use super::{Client, HttpRequestId, now};
 use crate::access::{self, Grant, Permission};
 use crate::app::App;
-use crate::audit::{Actor, Call, KeyLabel, Reason};
+use crate::audit::{Actor, Call, CallReason, KeyLabel};
 use crate::connections;
 use crate::forwarded::ClientAddress;
 use crate::keys::SecretHash;
@@ -102,14 +102,14 @@ pub(super) fn prover(headers: &HeaderMap) -> Prover {
 
 /// The holder of a key that has the permission its route needs.
 #[derive(Debug)]
-pub(crate) struct Caller {
+pub(crate) struct PermittedCaller {
     org: Org,
     key: HeldKey,
     hash: SecretHash,
     needs: Permission,
 }
 
-impl Caller {
+impl PermittedCaller {
     fn grant(&self) -> Grant {
         self.needs.of(self.key.role)
     }
@@ -208,7 +208,7 @@ pub(crate) fn not_permitted(key: &HeldKey, needs: Permission) -> Answer {
 
 /// Who makes this request. Fails with the refusal: a bad key, too many of them, a deleted organisation, a key whose role
 /// may not do this, or a store that cannot say.
-pub(crate) async fn caller(app: &App, head: &Parts) -> Result<Caller, Answer> {
+pub(crate) async fn caller(app: &App, head: &Parts) -> Result<PermittedCaller, Answer> {
     let key = key(&head.headers);
     // A route that was added without a permission would be one for administrators.
     let needs = head.extensions.get::<Permission>().copied().unwrap_or(Permission::Administer);
@@ -236,11 +236,11 @@ pub(crate) async fn caller(app: &App, head: &Parts) -> Result<Caller, Answer> {
     if Permission::Stop.of(found.key.role) != Grant::No {
         app.store.may_stop(key);
     }
-    Ok(Caller { org: found.org, key: found.key, hash: key, needs })
+    Ok(PermittedCaller { org: found.org, key: found.key, hash: key, needs })
 }
 
 /// The same for management requests, which have a limit.
-pub(crate) async fn manager(app: &App, head: &Parts) -> Result<Caller, Answer> {
+pub(crate) async fn manager(app: &App, head: &Parts) -> Result<PermittedCaller, Answer> {
     let caller = caller(app, head).await?;
     let asker = Asker::Key(caller.hash.mark(), address(head));
     app.limits
@@ -255,7 +255,7 @@ pub(super) async fn after_body<T>(
     app: &App,
     head: &Parts,
     body: impl Future<Output = T>,
-) -> Result<(Caller, T), Answer> {
+) -> Result<(PermittedCaller, T), Answer> {
     let body = body.await;
     Ok((manager(app, head).await?, body))
 }
@@ -267,11 +267,11 @@ pub(crate) fn address(head: &Parts) -> ClientAddress {
 
 /// The request id, set by [`super::finish`].
 pub(crate) fn request_id(head: &Parts) -> String {
-    head.extensions.get::<RequestId>().map_or_else(String::new, |RequestId(id)| id.clone())
+    head.extensions.get::<HttpRequestId>().map_or_else(String::new, |HttpRequestId(id)| id.clone())
 }
 
 /// The operator's reason, if one is given. Fails with the refusal.
-pub(super) fn reason(sent: Option<ReasonText>) -> Result<Option<Reason>, Answer> {
+pub(super) fn reason(sent: Option<ReasonText>) -> Result<Option<CallReason>, Answer> {
     sent.map(|text| text.0.parse()).transpose().map_err(|error: crate::audit::ReasonError| {
         Answer::error(StatusCode::BAD_REQUEST, "invalid_reason").with("reason", error.to_string())
     })
@@ -333,14 +333,14 @@ pub(crate) async fn registered(body: Body) -> Result<(DeviceId, Option<bool>), A
 }
 
 /// The device of a removal, the reason, and whether only an active device is meant. Fails with the refusal.
-pub(crate) async fn removed(body: Body) -> Result<(DeviceId, Option<Reason>, bool), Answer> {
+pub(crate) async fn removed(body: Body) -> Result<(DeviceId, Option<CallReason>, bool), Answer> {
     let DeviceRemoved { device_id, reason, if_active } = object(body, SMALL_BODY).await?;
     let id = device_id.0.parse().map_err(|_| invalid_device_id())?;
     Ok((id, self::reason(reason)?, if_active.unwrap_or(false)))
 }
 
 /// The device that an operator manages, and the reason. Fails with the refusal.
-pub(crate) async fn managed(body: Body) -> Result<(DeviceId, Option<Reason>), Answer> {
+pub(crate) async fn managed(body: Body) -> Result<(DeviceId, Option<CallReason>), Answer> {
     let DeviceManaged { device_id, reason } = object(body, SMALL_BODY).await?;
     let id = device_id.0.parse().map_err(|_| invalid_device_id())?;
     Ok((id, self::reason(reason)?))

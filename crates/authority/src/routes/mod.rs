@@ -54,7 +54,7 @@ use super::store::{LatelyRevoked, StoreError};
 
 /// The id of a request in its answer, the log and the audit.
 #[derive(Clone, Debug)]
-struct RequestId(String);
+struct HttpRequestId(String);
 
 /// The address that a connection came from.
 #[derive(Clone, Copy, Debug)]
@@ -227,7 +227,7 @@ async fn finish(
         app.trusted.client(peer, lines.collect::<Vec<_>>().into_iter())
     });
     request.extensions_mut().insert(Client(client.unwrap_or(ClientAddress::UNKNOWN)));
-    request.extensions_mut().insert(RequestId(request_id.clone()));
+    request.extensions_mut().insert(HttpRequestId(request_id.clone()));
     let method = request.method().clone();
     let path = loggable_path(request.uri().path());
     let mut response = if let Some(refusal) = refused(&app, &request) {

@@ -15,10 +15,10 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::wire::{
-    ApprovalDone, ApprovalList, ApprovalNamed, AuditPage, BatchRevoked, BatchUnrevoked, Checkout, Decision, DeviceDone,
-    DeviceList, DeviceManaged, DeviceNamed, DevicesNamed, ExecutionSwitched, Health, KeyEnded, KeyList, KeyMade,
-    KeyNamed, KeyRotation, KeyWanted, Nothing, Numbered, OnlyReason, OrgCreated, PlanWanted, Refusal, RestoreWaits,
-    RevokeBatch, UnrevokeBatch, Usage,
+    ApprovalDone, ApprovalList, ApprovalNamed, AuditPage, BatchRevoked, BatchUnrevoked, Checkout, DecisionBody,
+    DeviceDone, DeviceList, DeviceManaged, DeviceNamed, DevicesNamed, ExecutionSwitched, Health, KeyEnded, KeyList,
+    KeyMade, KeyNamed, KeyRotation, KeyWanted, Nothing, Numbered, OnlyReason, OrgCreated, PlanWanted, RefusalBody,
+    RestoreWaits, RevokeBatch, UnrevokeBatch, Usage,
 };
 
 use crate::access::Permission;
@@ -36,7 +36,7 @@ use crate::app::App;
     BatchRevoked,
     BatchUnrevoked,
     Checkout,
-    Decision,
+    DecisionBody,
     DeviceDone,
     DeviceList,
     DeviceManaged,
@@ -54,7 +54,7 @@ use crate::app::App;
     Numbered,
     OrgCreated,
     PlanWanted,
-    Refusal,
+    RefusalBody,
     RevokeBatch,
     UnrevokeBatch,
     Usage,

@@ -35,7 +35,7 @@ const LARGEST_PAGE: u32 = 1_000;
 const SAMPLE: usize = 25;
 
 /// The devices that a batch is about.
-enum Scope {
+enum BatchScope {
     Ids(Vec<Named>),
     All,
 }
@@ -136,12 +136,12 @@ pub(super) const REVOKE_BATCH: Route = Route::needing(
 pub(super) async fn revoke_batch(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, scope, call) = asked(&app, request, "all_active").await?;
     let (results, revoked_count, account, unwritten) = match scope {
-        Scope::Ids(batch) => {
+        BatchScope::Ids(batch) => {
             let stopped = app.store.stop_devices(org, &batch, Verb::RevokeBatch, &call).await?;
             let InForce { done: (outcomes, account), unwritten } = stopped.ok_or_else(org_not_found)?;
             (Some(batch.into_iter().zip(outcomes).map(revoked).collect()), None, account, unwritten)
         }
-        Scope::All => {
+        BatchScope::All => {
             let stopped = app.store.stop_all(org, &call).await?;
             let InForce { done: (count, account), unwritten } = stopped.ok_or_else(org_not_found)?;
             (None, Some(count), account, unwritten)
@@ -191,13 +191,13 @@ pub(super) async fn unrevoke_batch(State(app): State<Arc<App>>, request: Request
         plan: account.fields(call.at),
     };
     let body = match scope {
-        Scope::Ids(batch) => {
+        BatchScope::Ids(batch) => {
             let done = app.store.unrevoke(org, &batch, Verb::UnrevokeBatch, &call).await?;
             let (outcomes, account) = done.ok_or_else(org_not_found)?;
             let results = batch.into_iter().zip(outcomes).map(restored).collect();
             BatchUnrevoked { results: Some(results), ..body(&account) }
         }
-        Scope::All => {
+        BatchScope::All => {
             let (all, account) = app.store.unrevoke_all(org, &call).await?.ok_or_else(org_not_found)?;
             let reason = match (all.restored.is_empty(), all.left) {
                 (false, _) => None,
@@ -216,17 +216,17 @@ pub(super) async fn unrevoke_batch(State(app): State<Arc<App>>, request: Request
 }
 
 /// The organisation and the devices of a batch; `all` is the word for all devices.
-async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope, Call), Answer> {
+async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, BatchScope, Call), Answer> {
     let (head, body) = request.into_parts();
     let (caller, body) = ask::after_body(app, &head, ask::object(body, BATCH_BODY)).await?;
     let org = caller.whole()?.id;
     let body: BatchBody = body?;
     let scope = match (body.device_ids, body.scope) {
-        (Some(ids), None) => Scope::Ids(batch::distinct(ids).map_err(|error| match error {
+        (Some(ids), None) => BatchScope::Ids(batch::distinct(ids).map_err(|error| match error {
             BatchError::Empty => Answer::missing_params(),
             BatchError::TooLarge => Answer::error(StatusCode::BAD_REQUEST, "too_many_device_ids"),
         })?),
-        (None, Some(scope)) if scope == all => Scope::All,
+        (None, Some(scope)) if scope == all => BatchScope::All,
         // Both forms at once are refused too: with a whole fleet affected, the server must not guess which one is
         // meant.
         (Some(_) | None, Some(_)) | (None, None) => return Err(BodyError::Malformed.into()),

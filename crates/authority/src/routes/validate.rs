@@ -18,7 +18,7 @@ use super::openapi::{DECISION, Route};
 use crate::access::{self, Permission};
 use crate::app::App;
 use crate::connections;
-use crate::decide::{Asker, Subject, Verdict, decide};
+use crate::decide::{Asker, Subject, ValidationVerdict, decide};
 use crate::org::HeldKey;
 use crate::proofs::Pair;
 use crate::repeated::rarely;
@@ -96,8 +96,8 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
         (Some(_), Some(known)) => Subject::Known(known.status),
     };
     let verdict = decide(&asker, subject, now);
-    let known = known.filter(|_| verdict != Verdict::NotPermitted);
-    let revoked_at = known.as_ref().and_then(|known| known.revoked_at).filter(|_| verdict != Verdict::Allow);
+    let known = known.filter(|_| verdict != ValidationVerdict::NotPermitted);
+    let revoked_at = known.as_ref().and_then(|known| known.revoked_at).filter(|_| verdict != ValidationVerdict::Allow);
     match (&known, key, role) {
         (Some(known), Some(key), _) => app.seen.note(known.seq, now, key.mark()),
         (None, Some(key), Some(_)) => app.seen.used(key.mark(), now),
@@ -108,16 +108,16 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     {
         app.proofs.note(Pair { org, sidecar, device: device.clone() }, now, revoked_at);
     }
-    let missing = missing && verdict == Verdict::InvalidDeviceId;
-    let said = known.and_then(|known| known.revoke_reason).filter(|_| verdict == Verdict::DeviceRevoked);
-    let not_permitted = (verdict == Verdict::NotPermitted).then_some("not_permitted");
+    let missing = missing && verdict == ValidationVerdict::InvalidDeviceId;
+    let said = known.and_then(|known| known.revoke_reason).filter(|_| verdict == ValidationVerdict::DeviceRevoked);
+    let not_permitted = (verdict == ValidationVerdict::NotPermitted).then_some("not_permitted");
     let error = not_permitted.or(missing.then_some("missing_params"));
     let facts = Facts { device, said, revoked_at, error };
     let mut answer = Answer::decision(verdict, facts);
     answer.org = org;
     answer.key_ends = key_ends.map(Box::new);
     answer.key_role = role;
-    if verdict == Verdict::InvalidOrgKey
+    if verdict == ValidationVerdict::InvalidOrgKey
         && let Err(again) = app.limits.failed_key(ask::address(&head), BootTime::now())
     {
         // The same denial as without the limit, since the key stays invalid.
@@ -134,8 +134,10 @@ fn told_end(key: &HeldKey, now: Timestamp) -> Option<Timestamp> {
 
 /// A validation by any other method is answered too, with a no.
 pub(super) async fn wrong_method() -> Response {
-    let answer =
-        Answer::decision(Verdict::WrongMethod, Facts { error: Some("method_not_allowed"), ..Facts::default() });
+    let answer = Answer::decision(
+        ValidationVerdict::WrongMethod,
+        Facts { error: Some("method_not_allowed"), ..Facts::default() },
+    );
     let mut response = answer.into_response();
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     response

@@ -12,7 +12,7 @@ use machineid_protocol::api::{LARGEST_WATCH, path};
 use machineid_protocol::{Code, DeviceId};
 
 use super::answer::Answer;
-use super::ask::{self, BodyError, Caller};
+use super::ask::{self, BodyError, PermittedCaller};
 use super::openapi::{BAD_KEY, LIMITED, NO_ORG, Route, STREAM, UNAVAILABLE, WATCH, WATCHED};
 use super::wire::DevicesNamed;
 
@@ -95,7 +95,7 @@ pub(super) async fn events(State(app): State<Arc<App>>, head: Parts) -> Result<R
     stream(&app, &caller, caller.whole()?, Interest::Everything, "changed").await
 }
 
-async fn devices(app: &App, caller: &Caller, ids: &[String]) -> Result<Response, Answer> {
+async fn devices(app: &App, caller: &PermittedCaller, ids: &[String]) -> Result<Response, Answer> {
     if ids.is_empty() {
         return Err(BodyError::Malformed.into());
     }
@@ -131,7 +131,7 @@ fn worth_watching(ids: Vec<DeviceId>, registered: &HashSet<DeviceId>) -> Vec<Dev
 
 async fn stream(
     app: &App,
-    caller: &Caller,
+    caller: &PermittedCaller,
     org: &Org,
     interest: Interest,
     event: &'static str,

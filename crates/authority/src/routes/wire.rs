@@ -17,7 +17,7 @@ pub(super) use self::approvals::{
     ApprovalDone, ApprovalEntry, ApprovalList, ApprovalNamed, ExecutionSwitched, OnlyReason, RestoreWaits,
 };
 pub(super) use self::keys::{KeyEnded, KeyList, KeyMade, KeyNamed, KeyRotation, KeyWanted};
-use crate::audit::{Entry, LONGEST_REASON};
+use crate::audit::{AuditEntry, LONGEST_REASON};
 use crate::plan::PlanFields;
 use crate::unwritten::NotWritten;
 
@@ -182,8 +182,9 @@ pub(super) struct PlanWanted {
 
 /// The answer to a validation, also to a failed one. Use only `allowed` for the decision.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Decision)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Decision {
+pub(super) struct DecisionBody {
     pub(super) allowed: bool,
     pub(super) code: Code,
     /// `ok`, `denied` or `error`.
@@ -431,7 +432,7 @@ pub(super) enum UnrevokedWord {
 pub(super) struct AuditPage {
     pub(super) status: Word,
     pub(super) handler: &'static str,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<AuditEntry>,
     /// The `cursor` of the next page, null on the last.
     pub(super) next_cursor: Option<i64>,
 }
@@ -480,7 +481,8 @@ pub(super) struct HealthProblem {
 
 /// A refusal. Nothing was changed.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub(super) struct Refusal {
+#[schema(as = Refusal)]
+pub(super) struct RefusalBody {
     /// Usually `error`.
     pub(super) status: String,
     /// The error in a word: `missing_params`, `invalid_org_key`, `not_found`, `system_unavailable`, …

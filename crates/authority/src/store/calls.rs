@@ -22,7 +22,7 @@ use super::operations::devices::Existing;
 use super::operations::{
     self, approvals, checkouts, devices, fleet, keys, late, list, orgs, removal, reports, retention,
 };
-use super::overlaid::{self, Listing};
+use super::overlaid::{self, OverlaidListing};
 use super::postgres::OPERATION;
 use super::sqlite::Turn;
 use super::stop_keys::Way;
@@ -392,10 +392,10 @@ impl Store {
         org: OrgId,
         filter: &Filter,
     ) -> Result<Option<(Page, Account)>, StoreError> {
-        let Some(stops) = Listing::of(overlay, org) else {
+        let Some(stops) = OverlaidListing::of(overlay, org) else {
             return self.stored_list(org, filter.clone()).await;
         };
-        let found = self.stored_list(org, Listing::widened(filter)).await?;
+        let found = self.stored_list(org, OverlaidListing::widened(filter)).await?;
         Ok(found.map(|(page, account)| (stops.page(page, filter), stops.account(account))))
     }
 
@@ -452,11 +452,11 @@ impl Store {
     /// A page of devices with what their sidecars reported, from one snapshot. `None` when the organisation was
     /// deleted.
     pub(crate) async fn fleet(&self, org: OrgId, filter: &Filter) -> Result<Option<FleetRows>, StoreError> {
-        let Some(stops) = Listing::of(self.unwritten.overlay(), org) else {
+        let Some(stops) = OverlaidListing::of(self.unwritten.overlay(), org) else {
             return self.stored_fleet(org, filter.clone()).await;
         };
         // A page of the store may hold nothing of what is asked for, and more may follow.
-        let mut wider = Listing::widened(filter);
+        let mut wider = OverlaidListing::widened(filter);
         loop {
             let Some(rows) = self.stored_fleet(org, wider.clone()).await? else { return Ok(None) };
             let next = rows.devices.last().filter(|_| rows.more).and_then(|row| row.device.id.parse().ok());
@@ -487,13 +487,13 @@ impl Store {
     /// The state of the devices that were revoked at `at` and still are, from one snapshot: it shows how far the stop
     /// of many devices has come. `None` when the organisation was deleted.
     pub(crate) async fn aftermath(&self, org: OrgId, at: Timestamp) -> Result<Option<Aftermath>, StoreError> {
-        if Listing::of(self.unwritten.overlay(), org).is_some() {
+        if OverlaidListing::of(self.unwritten.overlay(), org).is_some() {
             let mut filter = Filter { revoked_at: Some(at), ..Filter::default() };
             let mut after = Aftermath::default();
             loop {
                 let Some(rows) = self.fleet(org, &filter).await? else { return Ok(None) };
                 filter.after = rows.devices.last().filter(|_| rows.more).and_then(|row| row.device.id.parse().ok());
-                Listing::aftermath(rows, at, &mut after);
+                OverlaidListing::aftermath(rows, at, &mut after);
                 if filter.after.is_none() {
                     return Ok(Some(after));
                 }

@@ -39,12 +39,12 @@ pub(super) fn keys(overlay: &Overlay, org: OrgId, mut rows: Vec<KeyRow>) -> Vec<
 
 /// The stops of an organisation, for its lists.
 #[derive(Debug)]
-pub(super) struct Listing {
+pub(super) struct OverlaidListing {
     overlay: Arc<Overlay>,
     org: OrgId,
 }
 
-impl Listing {
+impl OverlaidListing {
     /// `None` when there are no stops of this organisation: a list is then what the store says.
     pub(super) fn of(overlay: Arc<Overlay>, org: OrgId) -> Option<Self> {
         overlay.of(org).is_some().then_some(Self { overlay, org })

@@ -18,7 +18,7 @@ use super::super::health::Finding;
 use super::super::keys::KeyMark;
 use super::super::org::OrgId;
 use super::super::plan::{self, Account};
-use super::super::unwritten::{InForce, NotWritten, Overlay, Stop, UnwrittenStop};
+use super::super::unwritten::{InForce, NotWritten, Overlay, StopScope, UnwrittenStop};
 use super::{Backend, Filter, KeyChange, KeyRefusal, KeyRow, OrgChange, Store, StoreError, Suspensions, WhichKey};
 
 /// How long a stop may take to be written before it is in force without the database: longer than a statement waits for a
@@ -37,7 +37,7 @@ const READ: Duration = Duration::from_secs(2);
 struct Placed {
     org: OrgId,
     number: u64,
-    stop: Stop,
+    stop: StopScope,
     /// What was in force before it.
     before: Arc<Overlay>,
     /// Why the database did not take it.
@@ -84,7 +84,7 @@ impl Store {
         error: &StoreError,
     ) -> Result<Option<InForce<(Suspensions, Account)>>, StoreError> {
         let ids: Vec<DeviceId> = batch.iter().filter_map(|named| named.id.clone()).collect();
-        let of = |ids| Stop::Devices { ids, batch: verb != Verb::Revoke };
+        let of = |ids| StopScope::Devices { ids, batch: verb != Verb::Revoke };
         // What cannot be looked up may exist.
         let placed = self.put(org, of(ids.clone()), call, error);
         let filter = Filter { among: Some(ids), ..Filter::default() };
@@ -128,11 +128,11 @@ impl Store {
             Ok(done) => return Ok(done.map(InForce::written)),
             Err(error) => error,
         };
-        let placed = self.put(org, Stop::AllActive { newest: None }, call, &error);
+        let placed = self.put(org, StopScope::AllActive { newest: None }, call, &error);
         match self.readable(self.newest(org)).await {
             Ok(Some((account, newest))) => {
                 let account = placed.before.account(account);
-                let stop = Stop::AllActive { newest: Some(newest) };
+                let stop = StopScope::AllActive { newest: Some(newest) };
                 let unwritten = Some(self.settle(placed, Some((stop, account.used))).await);
                 Ok(Some(InForce { done: (account.used, Account { used: 0, ..account }), unwritten }))
             }
@@ -153,7 +153,7 @@ impl Store {
     ) -> Result<Option<InForce<Account>>, StoreError> {
         let seen =
             |done: Option<Account>| done.map(|account| InForce::written(self.unwritten.overlay().account(account)));
-        let Some(stop) = Stop::of(change, call.at) else {
+        let Some(stop) = StopScope::of(change, call.at) else {
             self.caught_up(Some(org)).await?;
             return self.change_org(org, change, call).await.map(seen);
         };
@@ -191,7 +191,7 @@ impl Store {
             Ok(done) => return Ok(done.map(InForce::written)),
             Err(error) => error,
         };
-        let placed = self.put(org, Stop::Keys(vec![which.clone()]), call, &error);
+        let placed = self.put(org, StopScope::Keys(vec![which.clone()]), call, &error);
         let meant = match self.readable(self.keys(org)).await {
             Ok(rows) => marks(rows, which),
             Err(_) => return Err(StoreError::OnlyStopped(self.settle(placed, None).await)),
@@ -204,7 +204,7 @@ impl Store {
             }
         };
         // A name means the keys that have it now, not one that is made later.
-        let stop = Stop::Keys(marks.iter().copied().map(WhichKey::Mark).collect());
+        let stop = StopScope::Keys(marks.iter().copied().map(WhichKey::Mark).collect());
         let unwritten = self.settle(placed, Some((stop, 0))).await;
         Ok(Ok(InForce { done: marks, unwritten: Some(unwritten) }))
     }
@@ -226,7 +226,7 @@ impl Store {
 
     /// Puts a stop into force without the database, at once, and tells the watchers. What it is about may be read afterwards:
     /// it then becomes what was read, by [`Self::settle`].
-    fn put(&self, org: OrgId, stop: Stop, call: &Call, error: &StoreError) -> Placed {
+    fn put(&self, org: OrgId, stop: StopScope, call: &Call, error: &StoreError) -> Placed {
         self.doubt.notify_one();
         warn!(%org, %error, "a stop could not be written");
         let (before, news) = (self.unwritten.overlay(), stop.news(org));
@@ -237,10 +237,10 @@ impl Store {
 
     /// Makes a stop that is in force what it was found to be, with how many active devices it revokes, and writes it to the
     /// reserve file. `None` leaves it as it is.
-    async fn settle(&self, placed: Placed, found: Option<(Stop, u64)>) -> NotWritten {
+    async fn settle(&self, placed: Placed, found: Option<(StopScope, u64)>) -> NotWritten {
         let Placed { org, number, stop, before, why } = placed;
         let (stop, counted) = found.unwrap_or((stop, 0));
-        let nothing = matches!(&stop, Stop::Devices { ids, .. } if ids.is_empty());
+        let nothing = matches!(&stop, StopScope::Devices { ids, .. } if ids.is_empty());
         // Of several servers, another one may have given back what this one stopped before: then the repeated stop counts.
         let alone = match &self.backend {
             Backend::Sqlite(_) => true,

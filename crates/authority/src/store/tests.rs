@@ -113,7 +113,7 @@ fn last_seen(seq: i64, second: i64) -> LastSeen {
 /// All audit entries, the oldest first: verb, device, outcome, reason, details.
 async fn audited(store: &Store, query: &Query) -> Vec<(String, Option<String>, String, Option<String>, String)> {
     let page = store.audit(query).await.unwrap();
-    let line = |entry: crate::audit::Entry| {
+    let line = |entry: crate::audit::AuditEntry| {
         let details = serde_json::Value::Object(entry.details).to_string();
         (entry.verb, entry.device_id, entry.outcome, entry.reason, details)
     };

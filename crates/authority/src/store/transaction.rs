@@ -2,7 +2,7 @@
 //!
 //! Each operation (load the account → decide → write rows → write the audit → tell) is one generic function in
 //! [`super::operations`], compiled once for each backend. The two databases take the same statements except for the few
-//! words of [`Dialect`], so the trait passes statements on, and each statement and its decoding are written once.
+//! words of [`SqlDialect`], so the trait passes statements on, and each statement and its decoding are written once.
 //!
 //! The alternative was a list of typed writes that an operation returns and each backend applies. It needs no `async`
 //! in a trait, but every statement and every decoding would be written twice, and these are the larger part of a store.
@@ -22,12 +22,12 @@ use crate::reports::HeardReport;
 
 /// The differences between the two SQL dialects. In both a parameter is `$` and its number.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Dialect {
+pub(super) enum SqlDialect {
     Sqlite,
     Postgres,
 }
 
-impl Dialect {
+impl SqlDialect {
     /// A condition on a column: it is one of the texts ([`Value::Texts`]) of `parameter`.
     pub(super) fn among(self, parameter: &str) -> String {
         match self {
@@ -74,7 +74,7 @@ impl Dialect {
 
 /// A transaction, or a single statement, that reads.
 pub(super) trait ReadTransaction {
-    const DIALECT: Dialect;
+    const DIALECT: SqlDialect;
     type Row: Row;
 
     /// Runs a statement and returns its rows.

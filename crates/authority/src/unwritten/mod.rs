@@ -35,7 +35,7 @@ pub(super) use self::overlay::{OrgOverlay, Overlay};
 pub(super) use self::record::fuzz as fuzz_reserve;
 pub(super) use self::reserve::ReserveError;
 use self::reserve::{Reserve, Slot};
-pub(super) use self::stop::{Stop, UnwrittenStop};
+pub(super) use self::stop::{StopScope, UnwrittenStop};
 use super::health::{Concern, Finding, Gravity};
 use super::org::OrgId;
 
@@ -94,7 +94,7 @@ pub(super) struct Unwritten(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     // A std mutex: held for a change of the list or a clone of the overlay, never across an await.
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingStops>,
     /// Held by the thread that writes the file; waited for in a bounded time.
     reserve: Arc<tokio::sync::Mutex<Option<Reserve>>>,
     /// Where the reserve file is; `None` when there is none.
@@ -102,7 +102,7 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingStops {
     stops: Vec<WaitingStop>,
     overlay: Arc<Overlay>,
     next: u64,
@@ -118,7 +118,7 @@ struct WaitingStop {
     slot: Option<Slot>,
 }
 
-impl Waiting {
+impl WaitingStops {
     fn put(&mut self, mut stop: UnwrittenStop, slot: Option<Slot>) -> u64 {
         // As the databases store it: a sidecar's report repeats the time of the revoke that it knows.
         stop.call.at = Timestamp::from_microsecond(stop.call.at.as_microsecond()).unwrap_or(stop.call.at);
@@ -137,7 +137,7 @@ impl Unwritten {
     /// Opens the reserve file at `path` and puts into force what an earlier server left there. A file that cannot be made
     /// is a problem that [`Self::examine`] reports; one that cannot be read is an error, since it may hold a revoke.
     pub(super) fn open(path: Option<PathBuf>) -> Result<Self, ReserveError> {
-        let mut waiting = Waiting::default();
+        let mut waiting = WaitingStops::default();
         let reserve = match &path {
             None => None,
             Some(path) => match Reserve::open(path) {
@@ -244,7 +244,7 @@ impl Unwritten {
     }
 
     /// Makes a stop in force what it was found to be. Does nothing when it is in the database already.
-    pub(super) fn amend(&self, number: u64, stop: Stop, counted: u64) {
+    pub(super) fn amend(&self, number: u64, stop: StopScope, counted: u64) {
         let mut waiting = self.lock();
         if let Some(found) = waiting.stops.iter_mut().find(|waiting| waiting.number == number) {
             let UnwrittenStop { org, stop: _, counted: _, call } = found.stop.as_ref().clone();
@@ -389,7 +389,7 @@ impl Unwritten {
         self.lock().stops.iter().find(|waiting| waiting.number == number).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, WaitingStops> {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use machineid_protocol::DeviceId;
 
-use super::stop::{Stop, UnwrittenStop};
+use super::stop::{StopScope, UnwrittenStop};
 use crate::keys::KeyMark;
 use crate::org::{HeldKey, Org, OrgId, Switch};
 use crate::plan::Account;
@@ -85,18 +85,18 @@ impl OrgOverlay {
         self.counted = self.counted.saturating_add(stop.counted);
         match &stop.stop {
             // The first revoke of a device counts, as in the store.
-            Stop::Devices { ids, .. } => {
+            StopScope::Devices { ids, .. } => {
                 for id in ids {
                     self.devices.entry(id.clone()).or_insert_with(revoke);
                 }
             }
-            Stop::AllActive { newest } => self.all.push((*newest, revoke())),
-            Stop::Off(switch) => self.off.push(*switch),
-            Stop::Frozen => self.frozen = true,
-            Stop::Ended(end) => self.ended = Some(self.ended.map_or(*end, |before| before.min(*end))),
-            Stop::OwnKeys { new, .. } => self.own_keys = Some(new.mark()),
-            Stop::OldKey => self.old_key = true,
-            Stop::Keys(keys) => self.keys.extend_from_slice(keys),
+            StopScope::AllActive { newest } => self.all.push((*newest, revoke())),
+            StopScope::Off(switch) => self.off.push(*switch),
+            StopScope::Frozen => self.frozen = true,
+            StopScope::Ended(end) => self.ended = Some(self.ended.map_or(*end, |before| before.min(*end))),
+            StopScope::OwnKeys { new, .. } => self.own_keys = Some(new.mark()),
+            StopScope::OldKey => self.old_key = true,
+            StopScope::Keys(keys) => self.keys.extend_from_slice(keys),
         }
     }
 
@@ -107,20 +107,20 @@ impl OrgOverlay {
     }
 
     /// Whether this stop would add nothing.
-    pub(crate) fn covers(&self, stop: &Stop) -> bool {
+    pub(crate) fn covers(&self, stop: &StopScope) -> bool {
         match stop {
-            Stop::Devices { ids, .. } => ids.iter().all(|id| self.devices.contains_key(id)),
-            Stop::AllActive { newest: Some(newest) } => {
+            StopScope::Devices { ids, .. } => ids.iter().all(|id| self.devices.contains_key(id)),
+            StopScope::AllActive { newest: Some(newest) } => {
                 self.all.iter().any(|(known, _)| known.is_some_and(|known| known >= *newest))
             }
-            Stop::Off(switch) => self.off.contains(switch),
-            Stop::Frozen => self.frozen,
-            Stop::Ended(end) => self.ended.is_some_and(|before| before <= *end),
+            StopScope::Off(switch) => self.off.contains(switch),
+            StopScope::Frozen => self.frozen,
+            StopScope::Ended(end) => self.ended.is_some_and(|before| before <= *end),
             // A stop of all without a bound is written with one of its time, which a later one exceeds; a second rotation makes
             // another key.
-            Stop::AllActive { newest: None } | Stop::OwnKeys { .. } => false,
-            Stop::OldKey => self.old_key,
-            Stop::Keys(keys) => keys.iter().all(|key| self.keys.contains(key)),
+            StopScope::AllActive { newest: None } | StopScope::OwnKeys { .. } => false,
+            StopScope::OldKey => self.old_key,
+            StopScope::Keys(keys) => keys.iter().all(|key| self.keys.contains(key)),
         }
     }
 

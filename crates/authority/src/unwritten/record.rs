@@ -30,7 +30,7 @@ pub(super) struct NotAHeader;
 
 /// Where a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RecordPlace {
     pub(super) offset: u64,
     /// In bytes.
     pub(super) length: u64,
@@ -38,12 +38,12 @@ pub(super) struct Place {
 
 /// The stops of a file's content.
 #[derive(Debug)]
-pub(super) struct Content {
+pub(super) struct RecordedStops {
     pub(super) generation: u64,
     /// The offset of the first record.
     pub(super) start: u64,
     /// The stops that wait, with the places of their records.
-    pub(super) waiting: Vec<(Place, UnwrittenStop)>,
+    pub(super) waiting: Vec<(RecordPlace, UnwrittenStop)>,
     /// The number of records, also of those that are done.
     pub(super) records: usize,
     /// The offset behind the last record.
@@ -92,7 +92,7 @@ fn of_json(generation: u64, json: &[u8]) -> Vec<u8> {
 ///
 /// A record that is whole and cannot be decoded fails too: a newer version may have written it, and a revoke must not be
 /// passed over.
-pub(super) fn read(bytes: &[u8]) -> Result<Option<Content>, NotAHeader> {
+pub(super) fn read(bytes: &[u8]) -> Result<Option<RecordedStops>, NotAHeader> {
     let head = bytes.get(..header(0, 0).len()).ok_or(NotAHeader)?;
     if head.iter().all(|byte| *byte == 0) {
         return Ok(None);
@@ -113,12 +113,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<Content>, NotAHeader> {
         return Err(NotAHeader);
     };
     let mut at = usize::try_from(start).ok().filter(|start| *start >= HEADER).ok_or(NotAHeader)?;
-    let mut content = Content { generation, start, waiting: Vec::new(), records: 0, end: start };
+    let mut content = RecordedStops { generation, start, waiting: Vec::new(), records: 0, end: start };
     while let Some((state, json)) = record_at(bytes, at, generation) {
         if state != DONE {
             let stop = serde_json::from_slice(json).map_err(|_| NotAHeader)?;
             let length = (HEAD + json.len()) as u64;
-            content.waiting.push((Place { offset: at as u64, length }, stop));
+            content.waiting.push((RecordPlace { offset: at as u64, length }, stop));
         }
         at += HEAD + json.len();
         content.records += 1;

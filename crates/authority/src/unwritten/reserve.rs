@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
-use super::record::{self, Content, DONE, HEADER, Place};
+use super::record::{self, DONE, HEADER, RecordPlace, RecordedStops};
 use super::stop::UnwrittenStop;
 
 /// The size of the file: some two thousand single revokes, or fifteen batches of the largest size.
@@ -63,7 +63,7 @@ pub(super) struct Reserve {
     start: u64,
     end: u64,
     /// The records whose stops wait. When there is none left, the file begins anew.
-    waiting: BTreeMap<u64, Place>,
+    waiting: BTreeMap<u64, RecordPlace>,
     /// The number of the newest slot.
     next: u64,
     /// A header of another generation may be on the disk, since its write failed. It names records that wait, or none.
@@ -103,7 +103,7 @@ impl Reserve {
             Ok(Some(content)) => Some(content),
             Err(_) => return Err(ReserveError::Foreign { path: path.to_owned() }),
         };
-        let Some(Content { generation, start, waiting, records: _, end }) = content else {
+        let Some(RecordedStops { generation, start, waiting, records: _, end }) = content else {
             allocated(&file, path).map_err(make)?;
             return Ok((Self::empty(file), Vec::new()));
         };
@@ -122,7 +122,7 @@ impl Reserve {
         Self { file, generation: 1, newest: 1, start, end: start, waiting: BTreeMap::new(), next: 0, unsure: false }
     }
 
-    fn took(&mut self, place: Place) -> Slot {
+    fn took(&mut self, place: RecordPlace) -> Slot {
         self.next += 1;
         self.waiting.insert(self.next, place);
         Slot(self.next)
@@ -147,7 +147,7 @@ impl Reserve {
         }
         self.file.write_all_at(&record, self.end)?;
         self.file.sync_data()?;
-        let slot = self.took(Place { offset: self.end, length });
+        let slot = self.took(RecordPlace { offset: self.end, length });
         self.end += length;
         Ok(slot)
     }
@@ -174,7 +174,7 @@ impl Reserve {
             self.file.read_exact_at(&mut bytes, place.offset)?;
             let copy = record::again(generation, &bytes).ok_or(ErrorKind::InvalidData)?;
             self.file.write_all_at(&copy, end)?;
-            places.insert(*slot, Place { offset: end, length: place.length });
+            places.insert(*slot, RecordPlace { offset: end, length: place.length });
             end += place.length;
         }
         self.file.sync_data()?;

@@ -15,7 +15,7 @@ use crate::store::{OrgChange, WhichKey};
 pub(crate) struct UnwrittenStop {
     pub(crate) org: OrgId,
     #[serde(deserialize_with = "stop_of_any_version")]
-    pub(crate) stop: Stop,
+    pub(crate) stop: StopScope,
     /// How many devices it revokes of those that the store counts as active.
     #[serde(default)]
     pub(crate) counted: u64,
@@ -26,7 +26,7 @@ pub(crate) struct UnwrittenStop {
 /// What it denies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Stop {
+pub(crate) enum StopScope {
     /// These devices, ordered as a batch or one by one.
     Devices { ids: Vec<DeviceId>, batch: bool },
     /// All devices that existed when it was ordered, and none that registered later: those up to this number in the store.
@@ -47,7 +47,7 @@ pub(crate) enum Stop {
 }
 
 /// A stop as this version or one before it wrote it.
-fn stop_of_any_version<'de, D: Deserializer<'de>>(from: D) -> Result<Stop, D::Error> {
+fn stop_of_any_version<'de, D: Deserializer<'de>>(from: D) -> Result<StopScope, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "snake_case")]
     enum Before {
@@ -58,15 +58,15 @@ fn stop_of_any_version<'de, D: Deserializer<'de>>(from: D) -> Result<Stop, D::Er
     #[serde(untagged)]
     enum Any {
         Before(Before),
-        Now(Stop),
+        Now(StopScope),
     }
     Ok(match Any::deserialize(from)? {
-        Any::Before(Before::AllActive) => Stop::AllActive { newest: None },
+        Any::Before(Before::AllActive) => StopScope::AllActive { newest: None },
         Any::Now(stop) => stop,
     })
 }
 
-impl Stop {
+impl StopScope {
     /// The stop that this change is; `None` when it denies nothing at `now`, or more than denying is wanted.
     pub(crate) fn of(change: &OrgChange, now: Timestamp) -> Option<Self> {
         match change {

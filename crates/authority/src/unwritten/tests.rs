@@ -26,7 +26,7 @@ fn ids(of: &[&str]) -> Vec<DeviceId> {
 }
 
 fn devices(org: OrgId, of: &[&str], second: i64) -> UnwrittenStop {
-    UnwrittenStop { org, stop: Stop::Devices { ids: ids(of), batch: true }, counted: 0, call: call(second) }
+    UnwrittenStop { org, stop: StopScope::Devices { ids: ids(of), batch: true }, counted: 0, call: call(second) }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -35,7 +35,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 fn named(unwritten: &Unwritten) -> Vec<String> {
     let name = |(_, stop): (u64, Arc<UnwrittenStop>)| {
-        if let Stop::Devices { ids, .. } = &stop.stop {
+        if let StopScope::Devices { ids, .. } = &stop.stop {
             return ids.iter().map(DeviceId::as_str).collect::<Vec<_>>().join("+");
         }
         stop.stop.name().to_owned()
@@ -54,7 +54,7 @@ fn what_waits_is_read_at_the_next_start_and_what_was_written_is_not() {
     let path = directory.path().join("reserve");
     let runtime = runtime();
     let unwritten = again(&path);
-    let off = UnwrittenStop { org: other, stop: Stop::Off(Switch::Operator), counted: 0, call: call(3) };
+    let off = UnwrittenStop { org: other, stop: StopScope::Off(Switch::Operator), counted: 0, call: call(3) };
     let numbers: Vec<u64> =
         [devices(org, &["a", "b"], 1), devices(org, &["c"], 2), off].map(|stop| unwritten.put(stop)).into();
     for number in &numbers {
@@ -194,7 +194,7 @@ fn a_file_that_cannot_be_made_is_a_problem_and_is_made_when_it_can_be() {
 #[test]
 fn stops_deny_what_they_name_and_nothing_else() {
     let (org, other) = (OrgId::random(), OrgId::random());
-    let keys = Stop::Keys(vec![WhichKey::Mark([7; 6]), WhichKey::Name("ci".parse().unwrap())]);
+    let keys = StopScope::Keys(vec![WhichKey::Mark([7; 6]), WhichKey::Name("ci".parse().unwrap())]);
     let stops = [
         devices(org, &["a"], 1),
         UnwrittenStop { org, stop: keys, counted: 0, call: call(2) },
@@ -213,18 +213,18 @@ fn stops_deny_what_they_name_and_nothing_else() {
     };
     assert!(ended(7, with_role(None)) && ended(1, with_role(Some("ci"))));
     assert!(!ended(1, with_role(Some("cd"))) && !ended(7, HeldKey::own()), "own keys are rotated");
-    assert!(stops.covers(&Stop::Devices { ids: ids(&["b", "a"]), batch: false }));
-    assert!(!stops.covers(&Stop::AllActive { newest: Some(0) }));
+    assert!(stops.covers(&StopScope::Devices { ids: ids(&["b", "a"]), batch: false }));
+    assert!(!stops.covers(&StopScope::AllActive { newest: Some(0) }));
 }
 
 /// An upgrade while a stop waits must find that stop.
 #[test]
 fn a_stop_of_all_that_a_version_without_numbers_of_devices_kept_is_read() {
-    let stop = UnwrittenStop { stop: Stop::AllActive { newest: Some(7) }, ..devices(OrgId::random(), &[], 1) };
+    let stop = UnwrittenStop { stop: StopScope::AllActive { newest: Some(7) }, ..devices(OrgId::random(), &[], 1) };
     let mut json = serde_json::to_value(&stop).unwrap();
     assert_eq!(serde_json::from_value::<UnwrittenStop>(json.clone()).unwrap().stop, stop.stop);
     json["stop"] = "all_active".into();
     json.as_object_mut().unwrap().remove("counted");
     let before: UnwrittenStop = serde_json::from_value(json).unwrap();
-    assert_eq!((before.stop, before.counted), (Stop::AllActive { newest: None }, 0));
+    assert_eq!((before.stop, before.counted), (StopScope::AllActive { newest: None }, 0));
 }

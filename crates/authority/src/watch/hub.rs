@@ -99,7 +99,7 @@ struct Pending {
 
 /// The kind of change that a mailbox collects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ChangeKind {
     Changed,
     Denied,
 }
@@ -148,13 +148,13 @@ impl Hints {
         let watchers = self.lock();
         let Some(org_watchers) = watchers.orgs.get(&org) else { return };
         match what {
-            Changed::Devices(devices) => org_watchers.tell(devices, Kind::Changed),
-            Changed::Denied(Some(devices)) => org_watchers.tell(devices, Kind::Denied),
+            Changed::Devices(devices) => org_watchers.tell(devices, ChangeKind::Changed),
+            Changed::Denied(Some(devices)) => org_watchers.tell(devices, ChangeKind::Denied),
             Changed::Reports([]) => {
                 org_watchers.observers.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true));
             }
             Changed::Reports(devices) => {
-                org_watchers.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), Kind::Changed));
+                org_watchers.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), ChangeKind::Changed));
             }
             Changed::Org => org_watchers.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true)),
             Changed::Denied(None) => {
@@ -269,7 +269,7 @@ impl OrgWatchers {
     }
 
     /// Tells the watchers of these devices, and the observers.
-    fn tell(&self, devices: &[DeviceId], kind: Kind) {
+    fn tell(&self, devices: &[DeviceId], kind: ChangeKind) {
         let mut concerned: HashMap<u64, Vec<&DeviceId>> = HashMap::new();
         for device in devices {
             for number in self.by_device.get(device).into_iter().flatten() {
@@ -282,22 +282,22 @@ impl OrgWatchers {
             }
         }
         // An observer fetches what changed and does not distinguish a deny.
-        self.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), Kind::Changed));
+        self.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), ChangeKind::Changed));
     }
 }
 
 impl Mailbox {
-    fn put<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>, kind: Kind) {
+    fn put<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>, kind: ChangeKind) {
         self.tell(|pending| {
             for device in devices {
                 // A device stays denied until that is told, even if it was restored meanwhile: the watcher validates.
                 match kind {
-                    Kind::Denied => {
+                    ChangeKind::Denied => {
                         pending.devices.remove(device);
                         pending.denied.insert(device.clone());
                     }
-                    Kind::Changed if pending.denied.contains(device) => {}
-                    Kind::Changed => drop(pending.devices.insert(device.clone())),
+                    ChangeKind::Changed if pending.denied.contains(device) => {}
+                    ChangeKind::Changed => drop(pending.devices.insert(device.clone())),
                 }
             }
             if pending.denied.len() > MOST_IDS {

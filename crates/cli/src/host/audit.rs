@@ -6,7 +6,7 @@ use std::path::Path;
 
 use machineid_audit::chain::{Hash, LONGEST_LINE};
 use machineid_audit::key::Chain;
-use machineid_audit::verify::{Finding, Verdict, Verifier};
+use machineid_audit::verify::{AuditFinding, AuditVerdict, Verifier};
 use machineid_protocol::Exit;
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ pub(crate) fn verify(args: &AuditVerifyArgs, printer: &mut Printer) -> Result<Ex
         Some(path) => key(path)?,
         None => Chain::default(),
     };
-    let mut verdicts: Vec<(&Path, Verdict)> = Vec::new();
+    let mut verdicts: Vec<(&Path, AuditVerdict)> = Vec::new();
     for (at, path) in args.files.iter().enumerate() {
         let expect = expect.filter(|_| at + 1 == args.files.len());
         let mut verdict = read(path, &chain, expect)
@@ -36,7 +36,7 @@ pub(crate) fn verify(args: &AuditVerifyArgs, printer: &mut Printer) -> Result<Ex
             && verdict.follows != earlier.last
         {
             let problem = format!("it does not continue where {} ends", before.display());
-            verdict.findings.insert(0, Finding { line: 1, problem });
+            verdict.findings.insert(0, AuditFinding { line: 1, problem });
         }
         verdicts.push((path, verdict));
     }
@@ -67,7 +67,7 @@ fn key(path: &Path) -> Result<Chain, Problem> {
     Chain::keyed(&text).map_err(|error| wrong(&error))
 }
 
-fn read(path: &Path, chain: &Chain, expect: Option<Hash>) -> std::io::Result<Verdict> {
+fn read(path: &Path, chain: &Chain, expect: Option<Hash>) -> std::io::Result<AuditVerdict> {
     let mut reader = BufReader::new(File::open(path)?);
     let mut verifier = Verifier::of(chain.clone());
     let most = u64::try_from(LONGEST_LINE).unwrap_or(u64::MAX) + 2;
@@ -85,7 +85,7 @@ fn read(path: &Path, chain: &Chain, expect: Option<Hash>) -> std::io::Result<Ver
     }
 }
 
-fn show(path: &Path, verdict: &Verdict, printer: &mut Printer) {
+fn show(path: &Path, verdict: &AuditVerdict, printer: &mut Printer) {
     let mut line = Line::default();
     line.push(&format!("{}: ", path.display()), None);
     match verdict.findings.len() {
@@ -119,7 +119,7 @@ fn number(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
-fn value(path: &Path, verdict: &Verdict) -> Value {
+fn value(path: &Path, verdict: &AuditVerdict) -> Value {
     let findings: Vec<Value> = verdict
         .findings
         .iter()

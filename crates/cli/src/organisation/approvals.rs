@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use machineid_clock as clock;
 use machineid_protocol::Exit;
-use machineid_protocol::api::{ApprovalEntry, ExecutionState};
+use machineid_protocol::api::{ApprovalListed, ExecutionState};
 use serde_json::json;
 
 use super::connect::OrgClient;
@@ -46,7 +46,7 @@ pub(crate) async fn list(args: &ApprovalsArgs, env: Env<'_>, printer: &mut Print
     Ok(Exit::Success)
 }
 
-fn row(approval: &ApprovalEntry, now: Timestamp) -> Vec<Cell> {
+fn row(approval: &ApprovalListed, now: Timestamp) -> Vec<Cell> {
     let colour = match approval.state.as_str() {
         "waiting" => Colour::Unclear,
         "approved" => Colour::Good,
@@ -79,7 +79,7 @@ pub(crate) async fn reject(args: &ApprovalArgs, env: Env<'_>, printer: &mut Prin
     Ok(Exit::Success)
 }
 
-fn decided(approval: &ApprovalEntry, json: bool, printer: &mut Printer) {
+fn decided(approval: &ApprovalListed, json: bool, printer: &mut Printer) {
     if json {
         printer.json(&json!({ "approval": approval }));
     } else {

@@ -17,9 +17,9 @@ const LONGEST: u64 = 64 * 1024 * 1024;
 ///
 /// Fails when there is no id: a stop that silently stops nothing would be the worst result.
 pub(super) fn texts(args: &IdArgs) -> Result<Vec<String>, Problem> {
-    let mut found = Found::default();
+    let mut found = CollectedIds::default();
     let mut stdin_read = false;
-    let mut from_stdin = |found: &mut Found| {
+    let mut from_stdin = |found: &mut CollectedIds| {
         if std::mem::replace(&mut stdin_read, true) {
             return Ok(());
         }
@@ -65,12 +65,12 @@ pub(super) fn parsed(args: &IdArgs) -> Result<Vec<DeviceId>, Problem> {
 }
 
 #[derive(Debug, Default)]
-struct Found {
+struct CollectedIds {
     ids: Vec<String>,
     seen: HashSet<String>,
 }
 
-impl Found {
+impl CollectedIds {
     fn add(&mut self, text: &str) {
         let text = text.trim();
         if !text.is_empty() && self.seen.insert(text.to_owned()) {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use machineid_client::NewKey;
 use machineid_clock as clock;
-use machineid_protocol::api::{KeyEntry, KeyWanted};
+use machineid_protocol::api::{KeyEntry, KeyOrder};
 use machineid_protocol::{Exit, span};
 use serde_json::json;
 
@@ -38,7 +38,7 @@ pub(crate) async fn run(command: &KeyCommand, env: Env<'_>, printer: &mut Printe
 
 async fn create(args: &KeyCreateArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
     let org = OrgClient::new(&args.key, env)?;
-    let wanted = KeyWanted {
+    let wanted = KeyOrder {
         role: args.role,
         devices: args.devices.clone(),
         name: args.name.clone(),

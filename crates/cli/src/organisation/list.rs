@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use machineid_client::ListFilter;
 use machineid_clock as clock;
 use machineid_protocol::Exit;
-use machineid_protocol::api::{Device, DeviceStatus, PlanFields};
+use machineid_protocol::api::{Device, DeviceStatus, PlanUsage};
 use machineid_protocol::report::{Doubt, FleetDevice, StopState};
 
 use super::connect::OrgClient;
@@ -144,7 +144,7 @@ fn row(device: &Device, known: Option<&FleetDevice>, now: Timestamp) -> Vec<Cell
     ]
 }
 
-fn summary(shown: usize, plan: &PlanFields) -> String {
+fn summary(shown: usize, plan: &PlanUsage) -> String {
     let shown = count(shown, "device", "devices");
     match (plan.devices_used, plan.limit) {
         (Some(used), Some(limit)) => format!("{shown}; the plan has {used} of {limit} places in use"),

@@ -79,7 +79,7 @@ impl DeviceOutcome {
 }
 
 #[derive(Debug, Serialize)]
-struct Report<'a> {
+struct OutcomeReport<'a> {
     results: &'a [DeviceOutcome],
     succeeded: usize,
     failed: usize,
@@ -120,7 +120,7 @@ pub(super) fn report(outcomes: &[DeviceOutcome], json: bool, printer: &mut Print
     let failed = outcomes.iter().filter(|outcome| !outcome.done && outcome.waiting.is_none()).count();
     let waiting = requests(outcomes);
     if json {
-        printer.json(&Report { results: outcomes, succeeded, failed, waiting: waiting.clone() });
+        printer.json(&OutcomeReport { results: outcomes, succeeded, failed, waiting: waiting.clone() });
     } else {
         let rows: Vec<Vec<Cell>> = outcomes.iter().map(row).collect();
         // Without a heading: the lines are also for `grep` and `cut`.

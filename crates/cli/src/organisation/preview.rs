@@ -53,7 +53,7 @@ struct Preview {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
+struct PreviewReport {
     dry_run: bool,
     results: Vec<Preview>,
     affected: usize,
@@ -84,7 +84,7 @@ pub(super) async fn show(
     };
     let affected = results.iter().filter(|one| !matches!(one.effect, Effect::None | Effect::NotFound)).count();
     if json {
-        printer.json(&Report { dry_run: true, results, affected });
+        printer.json(&PreviewReport { dry_run: true, results, affected });
         return Ok(Exit::Success);
     }
     let rows: Vec<Vec<Cell>> =

@@ -59,7 +59,7 @@ pub(crate) async fn run(args: &UnrevokeArgs, env: Env<'_>, printer: &mut Printer
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
+struct UnrevokeReport {
     unrevoked_count: u64,
     unrevoked_sample: Vec<String>,
     reason: Option<String>,
@@ -88,7 +88,7 @@ async fn all(org: &OrgClient, args: &UnrevokeArgs, printer: &mut Printer) -> Res
     let still_revoked = revoked(org).await?;
     let partial = !still_revoked.is_empty();
     if args.json {
-        let report = Report {
+        let report = UnrevokeReport {
             unrevoked_count,
             unrevoked_sample: answer.unrevoked_sample,
             reason: answer.reason,

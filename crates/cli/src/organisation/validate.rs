@@ -28,7 +28,7 @@ struct Answer {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct ValidateReport {
     results: Vec<Answer>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn run(args: &ValidateArgs, env: Env<'_>, printer: &mut Printer
         (false, false) => Exit::Success,
     };
     if args.json {
-        printer.json(&Report { results });
+        printer.json(&ValidateReport { results });
     } else {
         let rows: Vec<Vec<Cell>> = results.iter().map(row).collect();
         let columns = [Column::keep(""), Column::keep(""), Column::keep(""), Column::drop_at("", 1)];

@@ -55,7 +55,7 @@ pub(super) enum Proxies {
 
 /// Where the authority is.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
+pub(super) enum AuthorityPlace {
     /// Behind reqwest's connections: another host, or an encrypted port of this one, whose certificate tells whose it is.
     Elsewhere,
     /// A plain port on loopback.
@@ -66,7 +66,7 @@ pub(super) enum Place {
 
 /// The options of connections to one authority.
 pub(super) struct Way {
-    pub(super) place: Place,
+    pub(super) place: AuthorityPlace,
     /// The users whose processes may listen on this host.
     pub(super) trusted: TrustedUsers,
     pub(super) proxies: Proxies,
@@ -177,13 +177,13 @@ impl Way {
     fn client(&self, names: &Arc<Resolver>, owners: &Arc<PortOwners>, most_idle: usize) -> reqwest::Result<HttpClient> {
         let (trusted, timeout) = (self.trusted, self.timeout);
         Ok(match &self.place {
-            Place::Elsewhere => HttpClient::Elsewhere(self.reqwest(names, most_idle)?),
-            Place::Port => {
+            AuthorityPlace::Elsewhere => HttpClient::Elsewhere(self.reqwest(names, most_idle)?),
+            AuthorityPlace::Port => {
                 let (names, owners) = (Arc::clone(names), Arc::clone(owners));
                 let connector = PortConnector { names, owners, trusted, timeout };
                 HttpClient::Port(own_host::client(connector, most_idle, LONGEST))
             }
-            Place::Socket(path) => {
+            AuthorityPlace::Socket(path) => {
                 let connector = SocketConnector { path: Arc::clone(path), trusted, timeout };
                 HttpClient::Socket(own_host::client(connector, most_idle, LONGEST))
             }

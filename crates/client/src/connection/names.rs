@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Shared, WeakShared};
-use machineid_blocking::{Bounds, Owner, Pool};
+use machineid_blocking::{Bounds, CallOwner, Pool};
 use machineid_clock::BootTime;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
@@ -24,7 +24,7 @@ const BOUNDS: Bounds = Bounds { at_a_time: 8, most: 32 };
 const SHARED_FOR: Duration = Duration::from_millis(250);
 
 type RawAnswer = Result<Arc<[SocketAddr]>, NoAddress>;
-type Look = Pin<Box<dyn Future<Output = RawAnswer> + Send>>;
+type NameLookup = Pin<Box<dyn Future<Output = RawAnswer> + Send>>;
 
 /// The system's resolver, with errors that can be recognised.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Resolver {
 #[derive(Debug)]
 struct UnderWay {
     began: BootTime,
-    call: WeakShared<Look>,
+    call: WeakShared<NameLookup>,
 }
 
 /// The name has no address.
@@ -49,7 +49,7 @@ impl Resolver {
         Self { pool: Pool::new("names", BOUNDS), under_way: Mutex::default() }
     }
 
-    fn find(&self, name: &str) -> Shared<Look> {
+    fn find(&self, name: &str) -> Shared<NameLookup> {
         self.share(name, |name| (name, 0).to_socket_addrs().map(Iterator::collect))
     }
 
@@ -63,7 +63,7 @@ impl Resolver {
         &self,
         name: &str,
         find: impl FnOnce(&str) -> io::Result<Arc<[SocketAddr]>> + Send + 'static,
-    ) -> Shared<Look> {
+    ) -> Shared<NameLookup> {
         let now = BootTime::now();
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         under_way.retain(|_, known| now < known.began + SHARED_FOR);
@@ -72,10 +72,10 @@ impl Resolver {
         }
         let (pool, of_call) = (self.pool.clone(), name.to_owned());
         let call = async move {
-            let found = pool.call(Owner::DAEMON, move || find(&of_call)).await;
+            let found = pool.call(CallOwner::DAEMON, move || find(&of_call)).await;
             found.map_err(io::Error::other).flatten().map_err(|error| NoAddress(Arc::new(error)))
         };
-        let call = (Box::pin(call) as Look).shared();
+        let call = (Box::pin(call) as NameLookup).shared();
         if let Some(weak) = call.downgrade() {
             under_way.insert(name.to_owned(), UnderWay { began: now, call: weak });
         }

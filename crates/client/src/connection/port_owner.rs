@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use machineid_blocking::{Bounds, Owner, Pool};
+use machineid_blocking::{Bounds, CallOwner, Pool};
 
 use super::listener::{ListenerOwner, Untold};
 
@@ -36,7 +36,7 @@ impl PortOwners {
     pub(super) async fn of(&self, ends: Ends) -> ListenerOwner {
         let Ends { client, server } = ends;
         for _ in 0..PAUSES {
-            let found = self.0.call(Owner::DAEMON, move || machineid_sockets::of_server(server, client)).await;
+            let found = self.0.call(CallOwner::DAEMON, move || machineid_sockets::of_server(server, client)).await;
             match found.unwrap_or_else(|lost| Err(io::Error::other(lost))) {
                 Ok(Some(owner)) => return ListenerOwner::User(owner.uid),
                 Ok(None) => tokio::time::sleep(PAUSE).await,

@@ -33,7 +33,7 @@ use machineid_tree::FirstSignal;
 use rustix::process::Signal;
 
 use super::event::{RunSettings, Wait, WrapperAction, WrapperEvent};
-use super::guard::StopTerms;
+use super::guard::GuardianTerms;
 use super::outcome::{EndCause, RunOutcome};
 
 /// The grace until a daemon has named one.
@@ -159,9 +159,9 @@ impl WrapperCore {
     }
 
     /// The terms of a stop, for the guardian.
-    pub(super) const fn terms(&self) -> StopTerms {
+    pub(super) const fn terms(&self) -> GuardianTerms {
         let in_leaf = matches!(self.containment, Some(Containment::Cgroup));
-        StopTerms { signal: self.stop_signal, grace: self.grace, killer: self.killer, in_leaf }
+        GuardianTerms { signal: self.stop_signal, grace: self.grace, killer: self.killer, in_leaf }
     }
 
     /// How the tree is held together, once the daemon has allowed it.

@@ -22,7 +22,7 @@ use machineid_protocol::local::Killer;
 use machineid_tree::FirstSignal;
 use rustix::process::Signal;
 
-use super::message::{GuardianOrder, GuardianReport, StopTerms};
+use super::message::{GuardianOrder, GuardianReport, GuardianTerms};
 
 /// How long the daemon may take to say that it knows the run.
 pub(super) const ANSWER: Duration = Duration::from_millis(200);
@@ -49,7 +49,7 @@ pub(super) enum GuardianEvent {
     /// The leader has ended, and is not reaped. `alone`: no other process of the tree lives.
     LeaderEnded { exit: Exit, alone: bool },
     /// The daemon's answer.
-    Answer(DaemonAnswer),
+    Answer(LeaseAnswer),
     /// Whether the daemon, which has not answered in time, lives and is not stopped.
     Listener { can_act: bool },
     /// Time has passed.
@@ -58,7 +58,7 @@ pub(super) enum GuardianEvent {
 
 /// The daemon's answer about the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DaemonAnswer {
+pub(super) enum LeaseAnswer {
     /// The run is being stopped; SIGKILL comes this much from now.
     Stopping { grace: Duration },
     /// The run may go on until this point on the guardian's clock.
@@ -86,13 +86,13 @@ pub(super) enum GuardianAction {
 enum GuardianPhase {
     Waiting,
     Watching {
-        terms: StopTerms,
+        terms: GuardianTerms,
         deadline: BootTime,
         /// When the deadline was first seen to have passed.
         overdue_since: Option<BootTime>,
     },
     Asking {
-        terms: StopTerms,
+        terms: GuardianTerms,
         since: BootTime,
         until: BootTime,
     },
@@ -213,23 +213,21 @@ impl GuardianCore {
         }
     }
 
-    fn answered(&mut self, now: BootTime, answer: DaemonAnswer) -> Vec<GuardianAction> {
+    fn answered(&mut self, now: BootTime, answer: LeaseAnswer) -> Vec<GuardianAction> {
         let GuardianPhase::Asking { terms, since, .. } = self.phase else { return Vec::new() };
         let reaches = terms.killer == Killer::Daemon;
         match answer {
-            DaemonAnswer::Lease { deadline } if self.wrapper_lives && deadline > now => {
+            LeaseAnswer::Lease { deadline } if self.wrapper_lives && deadline > now => {
                 self.phase = GuardianPhase::Watching { terms, deadline, overdue_since: None };
                 vec![GuardianAction::DropQuestion]
             }
-            DaemonAnswer::Stopping { grace } if reaches => {
-                self.begin(FirstSignal::Theirs, now + grace.min(terms.grace))
-            }
+            LeaseAnswer::Stopping { grace } if reaches => self.begin(FirstSignal::Theirs, now + grace.min(terms.grace)),
             // The daemon has seen, or will see in a moment, that the wrapper is gone.
-            DaemonAnswer::Lease { .. } if reaches && !self.wrapper_lives => {
+            LeaseAnswer::Lease { .. } if reaches && !self.wrapper_lives => {
                 self.begin(FirstSignal::Theirs, now + terms.grace)
             }
             // The time that the question took must not be added to the agent's grace.
-            DaemonAnswer::Stopping { .. } | DaemonAnswer::Lease { .. } | DaemonAnswer::Unknown => {
+            LeaseAnswer::Stopping { .. } | LeaseAnswer::Lease { .. } | LeaseAnswer::Unknown => {
                 self.begin(FirstSignal::Ours, since + terms.grace)
             }
         }
@@ -242,7 +240,7 @@ impl GuardianCore {
             *until = late;
             return Vec::new();
         }
-        self.answered(now, DaemonAnswer::Unknown)
+        self.answered(now, LeaseAnswer::Unknown)
     }
 
     fn tick(&mut self, now: BootTime) -> Vec<GuardianAction> {
@@ -269,7 +267,7 @@ impl GuardianCore {
                     return Vec::new();
                 }
                 let looked = *until > *since + ANSWER;
-                if looked { self.answered(now, DaemonAnswer::Unknown) } else { vec![GuardianAction::LookAtListener] }
+                if looked { self.answered(now, LeaseAnswer::Unknown) } else { vec![GuardianAction::LookAtListener] }
             }
             GuardianPhase::Told { kill_at } => {
                 let kill_at = *kill_at;
@@ -281,7 +279,7 @@ impl GuardianCore {
         }
     }
 
-    fn ask(&mut self, now: BootTime, terms: StopTerms) -> Vec<GuardianAction> {
+    fn ask(&mut self, now: BootTime, terms: GuardianTerms) -> Vec<GuardianAction> {
         self.phase = GuardianPhase::Asking { terms, since: now, until: now + ANSWER };
         vec![GuardianAction::Ask]
     }

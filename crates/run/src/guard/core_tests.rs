@@ -8,8 +8,8 @@ fn at(millis: u64) -> BootTime {
     BootTime::from_millis(1_000_000 + millis)
 }
 
-fn terms(killer: Killer) -> StopTerms {
-    StopTerms { signal: Signal::TERM, grace: GRACE, killer, in_leaf: false }
+fn terms(killer: Killer) -> GuardianTerms {
+    GuardianTerms { signal: Signal::TERM, grace: GRACE, killer, in_leaf: false }
 }
 
 /// Released at 0 with a lease up to 30 s.
@@ -53,11 +53,11 @@ fn a_daemon_that_is_there_and_slow_is_given_longer_at_no_cost_to_the_end() {
     core.handle(at(0), GuardianEvent::WrapperGone);
     core.handle(at(200), GuardianEvent::Tick);
     core.handle(at(200), GuardianEvent::Listener { can_act: true });
-    let stopping = DaemonAnswer::Stopping { grace: Duration::from_secs(9) };
+    let stopping = LeaseAnswer::Stopping { grace: Duration::from_secs(9) };
     assert_eq!(begun(&core.handle(at(700), GuardianEvent::Answer(stopping))), Some((FirstSignal::Theirs, at(9_700))));
     // Half of a short grace is left to the agent.
     let mut core = GuardianCore::new();
-    let short = StopTerms { grace: Duration::from_secs(1), ..terms(Killer::Daemon) };
+    let short = GuardianTerms { grace: Duration::from_secs(1), ..terms(Killer::Daemon) };
     core.handle(at(0), GuardianEvent::Told(GuardianOrder::Terms(short, at(30_000))));
     core.handle(at(0), GuardianEvent::WrapperGone);
     core.handle(at(200), GuardianEvent::Tick);
@@ -75,12 +75,12 @@ fn a_wrapper_that_dies_before_the_release_leaves_no_process_to_be_asked() {
 
 #[test]
 fn after_the_wrappers_death_the_signal_is_the_daemons_if_it_knows_the_run_and_reaches_it() {
-    let stopping = DaemonAnswer::Stopping { grace: Duration::from_secs(4) };
-    let lease = DaemonAnswer::Lease { deadline: at(60_000) };
+    let stopping = LeaseAnswer::Stopping { grace: Duration::from_secs(4) };
+    let lease = LeaseAnswer::Lease { deadline: at(60_000) };
     for (killer, answer, expected) in [
         (Killer::Daemon, Some(stopping), Some((FirstSignal::Theirs, at(4_100)))),
         (Killer::Daemon, Some(lease), Some((FirstSignal::Theirs, at(10_100)))),
-        (Killer::Daemon, Some(DaemonAnswer::Unknown), Some((FirstSignal::Ours, at(10_000)))),
+        (Killer::Daemon, Some(LeaseAnswer::Unknown), Some((FirstSignal::Ours, at(10_000)))),
         (Killer::Daemon, None, Some((FirstSignal::Ours, at(10_000)))),
         (Killer::Wrapper, None, None),
     ] {
@@ -153,13 +153,13 @@ fn the_daemon_may_have_moved_the_deadline_while_the_wrapper_was_stopped() {
     let mut core = watching(Killer::Daemon);
     core.handle(at(30_000), GuardianEvent::Tick);
     core.handle(at(33_000), GuardianEvent::Tick);
-    let moved = GuardianEvent::Answer(DaemonAnswer::Lease { deadline: at(61_000) });
+    let moved = GuardianEvent::Answer(LeaseAnswer::Lease { deadline: at(61_000) });
     assert_eq!(core.handle(at(33_001), moved), [GuardianAction::DropQuestion]);
     assert_eq!(core.wake_at(), Some(at(61_000)));
     // A lease that is over by its own word is no reason to go on.
     core.handle(at(61_000), GuardianEvent::Tick);
     core.handle(at(64_000), GuardianEvent::Tick);
-    let over = GuardianEvent::Answer(DaemonAnswer::Lease { deadline: at(64_000) });
+    let over = GuardianEvent::Answer(LeaseAnswer::Lease { deadline: at(64_000) });
     assert_eq!(begun(&core.handle(at(64_001), over)), Some((FirstSignal::Ours, at(74_000))));
 }
 
@@ -194,9 +194,9 @@ fn any_event() -> impl Strategy<Value = GuardianEvent> {
         time().prop_map(|kill_at| GuardianEvent::Told(GuardianOrder::Stopping { kill_at })),
         Just(GuardianEvent::Told(GuardianOrder::Acknowledge)),
         Just(GuardianEvent::WrapperGone),
-        time().prop_map(|deadline| GuardianEvent::Answer(DaemonAnswer::Lease { deadline })),
-        Just(GuardianEvent::Answer(DaemonAnswer::Stopping { grace: GRACE })),
-        Just(GuardianEvent::Answer(DaemonAnswer::Unknown)),
+        time().prop_map(|deadline| GuardianEvent::Answer(LeaseAnswer::Lease { deadline })),
+        Just(GuardianEvent::Answer(LeaseAnswer::Stopping { grace: GRACE })),
+        Just(GuardianEvent::Answer(LeaseAnswer::Unknown)),
         any::<bool>().prop_map(|can_act| GuardianEvent::Listener { can_act }),
         Just(GuardianEvent::Tick),
         Just(GuardianEvent::Tick),

@@ -18,7 +18,7 @@ use rustix::process::{Pid, WaitOptions, WaitStatus};
 use super::super::Run;
 use super::super::child::Pipes;
 use super::error::{GuardianStartError, LeaderError};
-use super::message::{GuardianOrder, GuardianReport, SIZE, StopTerms};
+use super::message::{GuardianOrder, GuardianReport, GuardianTerms, SIZE};
 use super::serve::{self, Inheritance};
 use super::{GuardianKind, namespace};
 
@@ -181,7 +181,7 @@ impl GuardianHandle {
     }
 
     /// Tells the guardian that the command is about to be executed.
-    pub(crate) fn terms(&mut self, terms: StopTerms, deadline: BootTime) {
+    pub(crate) fn terms(&mut self, terms: GuardianTerms, deadline: BootTime) {
         if self.tell(GuardianOrder::Terms(terms, deadline)) {
             self.told_deadline = Some(deadline);
         }

@@ -25,10 +25,10 @@ use super::message::GuardianStep;
 /// An unused argument of `mount`.
 const NOTHING: Option<&str> = None;
 
-type Failure = (GuardianStep, Errno);
+type IsolationFailure = (GuardianStep, Errno);
 
 /// Hides what `isolation` names from this process and those that it starts. To be called by the leader, before `exec`.
-pub(super) fn enter(isolation: &Isolation) -> Result<(), Failure> {
+pub(super) fn enter(isolation: &Isolation) -> Result<(), IsolationFailure> {
     let parent = rustix::process::getppid();
     own_mounts()?;
     // By descriptor, since the path leads into the cover afterwards.
@@ -53,7 +53,7 @@ pub(super) fn enter(isolation: &Isolation) -> Result<(), Failure> {
     if rustix::process::getppid() == parent { Ok(()) } else { Err((GuardianStep::Isolate, Errno::SRCH)) }
 }
 
-fn own_mounts() -> Result<(), Failure> {
+fn own_mounts() -> Result<(), IsolationFailure> {
     match unshare(CloneFlags::CLONE_NEWNS).map_err(sys::from_nix) {
         Ok(()) => {}
         Err(Errno::PERM) => {

@@ -18,7 +18,7 @@ pub(super) type Bytes = [u8; SIZE];
 
 /// The terms of a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StopTerms {
+pub(crate) struct GuardianTerms {
     /// The first signal.
     pub(crate) signal: Signal,
     /// Time from the first signal to SIGKILL; sent in whole milliseconds.
@@ -33,7 +33,7 @@ pub(crate) struct StopTerms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GuardianOrder {
     /// The command is about to be executed on these terms, and on a lease up to this point.
-    Terms(StopTerms, BootTime),
+    Terms(GuardianTerms, BootTime),
     /// The end of the lease has moved.
     Deadline(BootTime),
     /// The wrapper has begun a stop; SIGKILL comes at this point.
@@ -163,7 +163,10 @@ impl GuardianOrder {
                 let killer = if fields.flag & 1 == 1 { Killer::Daemon } else { Killer::Wrapper };
                 let signal = Signal::from_named_raw(fields.number)?;
                 let grace = Duration::from_millis(fields.first);
-                Self::Terms(StopTerms { signal, grace, killer, in_leaf: fields.flag & 2 == 2 }, point(fields.second))
+                Self::Terms(
+                    GuardianTerms { signal, grace, killer, in_leaf: fields.flag & 2 == 2 },
+                    point(fields.second),
+                )
             }
             2 => Self::Deadline(point(fields.first)),
             3 => Self::Stopping { kill_at: point(fields.first) },
@@ -238,9 +241,13 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let at = BootTime::from_millis(12_345) + Duration::from_nanos(7);
-        let terms =
-            StopTerms { signal: Signal::INT, grace: Duration::from_millis(250), killer: Killer::Daemon, in_leaf: true };
-        let remote = StopTerms { killer: Killer::Wrapper, in_leaf: false, ..terms };
+        let terms = GuardianTerms {
+            signal: Signal::INT,
+            grace: Duration::from_millis(250),
+            killer: Killer::Daemon,
+            in_leaf: true,
+        };
+        let remote = GuardianTerms { killer: Killer::Wrapper, in_leaf: false, ..terms };
         for order in [
             GuardianOrder::Terms(terms, at),
             GuardianOrder::Terms(remote, at),

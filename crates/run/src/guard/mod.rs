@@ -36,7 +36,7 @@ mod serve;
 
 pub(super) use error::{GuardianStartError, LeaderError};
 pub(super) use handle::{GuardianEnd, GuardianHandle, GuardianStart, LeaderStart};
-pub(super) use message::{GuardianReport, StopTerms};
+pub(super) use message::{GuardianReport, GuardianTerms};
 pub(super) use namespace::{NamespaceUser, explain_numbers};
 
 /// The two kinds of guardian.

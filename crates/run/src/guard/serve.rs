@@ -25,9 +25,9 @@ use super::super::connection::DaemonConnection;
 use super::super::event::WrapperEvent;
 use super::super::timer::DeadlineTimer;
 use super::super::{Run, wire};
-use super::core::{DaemonAnswer, GuardianAction, GuardianCore, GuardianEvent};
+use super::core::{GuardianAction, GuardianCore, GuardianEvent, LeaseAnswer};
 use super::handle::GuardianStart;
-use super::message::{GuardianOrder, GuardianReport, GuardianStep, SIZE, StopTerms};
+use super::message::{GuardianOrder, GuardianReport, GuardianStep, GuardianTerms, SIZE};
 use super::{GuardianKind, isolation, namespace};
 
 /// How many children are reaped before everything else is looked at again, which takes a tenth of a second. Not fewer:
@@ -274,7 +274,7 @@ impl GuardianProcess<'_> {
                 Err(Errno::INTR) => {}
                 Ok((count, _)) if count > 0 => match GuardianOrder::read(&bytes[..count]) {
                     Some(order) => {
-                        if let GuardianOrder::Terms(StopTerms { in_leaf: true, .. }, _) = order {
+                        if let GuardianOrder::Terms(GuardianTerms { in_leaf: true, .. }, _) = order {
                             self.find_leaf();
                         }
                         self.event(GuardianEvent::Told(order));
@@ -305,7 +305,7 @@ impl GuardianProcess<'_> {
             .and_then(|connection| connection.ask(wire::inquiry(self.run.settings.run_id)));
         match asked {
             Ok(connection) => self.question = Some((connection, BootTime::now())),
-            Err(_) => self.event(GuardianEvent::Answer(DaemonAnswer::Unknown)),
+            Err(_) => self.event(GuardianEvent::Answer(LeaseAnswer::Unknown)),
         }
     }
 
@@ -440,15 +440,15 @@ fn exit_of(status: Option<&WaitIdStatus>) -> Exit {
     }
 }
 
-fn read_answer(event: &WrapperEvent, asked_at: BootTime) -> DaemonAnswer {
+fn read_answer(event: &WrapperEvent, asked_at: BootTime) -> LeaseAnswer {
     match event {
         WrapperEvent::Line(SuperviseEvent::Stop { grace_ms, .. }) => {
-            DaemonAnswer::Stopping { grace: Duration::from_millis(*grace_ms) }
+            LeaseAnswer::Stopping { grace: Duration::from_millis(*grace_ms) }
         }
         WrapperEvent::Line(SuperviseEvent::Lease { boot_ms, until_boot_ms }) => {
             // Computed as in the wrapper: never later than the true point.
             let left = Duration::from_millis(until_boot_ms.saturating_sub(*boot_ms));
-            DaemonAnswer::Lease { deadline: asked_at + left }
+            LeaseAnswer::Lease { deadline: asked_at + left }
         }
         WrapperEvent::Line(
             SuperviseEvent::Allow { .. }
@@ -470,6 +470,6 @@ fn read_answer(event: &WrapperEvent, asked_at: BootTime) -> DaemonAnswer {
         | WrapperEvent::Resumed
         | WrapperEvent::TreeEmpty
         | WrapperEvent::Stuck
-        | WrapperEvent::Tick => DaemonAnswer::Unknown,
+        | WrapperEvent::Tick => LeaseAnswer::Unknown,
     }
 }

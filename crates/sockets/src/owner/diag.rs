@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
 
-use super::{Found, Wanted};
+use super::{SocketEntry, Wanted};
 
 /// `SOCK_DIAG_BY_FAMILY`, the type of question and answer.
 const BY_FAMILY: u16 = 20;
@@ -29,10 +29,10 @@ const QUESTION: usize = 56;
 const ANSWER: usize = 72;
 
 /// Looks for a socket. `None` when the kernel does not answer such questions.
-pub(super) fn find(wanted: Wanted) -> io::Result<Option<Found>> {
+pub(super) fn find(wanted: Wanted) -> io::Result<Option<SocketEntry>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let kernel = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(netlink::SOCK_DIAG))?;
-    let ask = |wanted: Wanted| -> io::Result<Option<Found>> {
+    let ask = |wanted: Wanted| -> io::Result<Option<SocketEntry>> {
         send(&kernel, &question(wanted), SendFlags::empty())?;
         let mut answer = [0; 1024];
         // The kernel answers before `send` returns. Only it may send to this socket: ordinary processes may not.
@@ -45,7 +45,7 @@ pub(super) fn find(wanted: Wanted) -> io::Result<Option<Found>> {
         // the connection, which the caller holds, tells which.
         (None, Wanted::Connection { local, remote }) => {
             let known = ask(Wanted::Connection { local: remote, remote: local })?.is_some();
-            Ok(known.then_some(Found::Absent))
+            Ok(known.then_some(SocketEntry::Absent))
         }
         (None, Wanted::Listener(_)) => Ok(None),
     }
@@ -94,7 +94,7 @@ fn octets(address: Option<SocketAddr>) -> [u8; 16] {
 }
 
 /// Reads the kernel's answer; `None` for ENOENT.
-fn read(answer: &[u8], wanted: Wanted) -> io::Result<Option<Found>> {
+fn read(answer: &[u8], wanted: Wanted) -> io::Result<Option<SocketEntry>> {
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer about a socket is too short");
     let word = |at: usize| -> io::Result<[u8; 4]> {
         answer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).ok_or_else(broken)
@@ -111,10 +111,12 @@ fn read(answer: &[u8], wanted: Wanted) -> io::Result<Option<Found>> {
             let inode = u32::from_ne_bytes(word(HEAD + ANSWER - 4)?);
             let group = control_group(answer.get(HEAD + ANSWER..).unwrap_or_default());
             Ok(Some(match (wanted, state) {
-                (Wanted::Listener(_), TCP_LISTEN) => Found::new(uid, inode.into(), group),
+                (Wanted::Listener(_), TCP_LISTEN) => SocketEntry::new(uid, inode.into(), group),
                 // Without such a connection, the kernel answers with a listener at its address.
-                (Wanted::Connection { .. }, TCP_LISTEN | TCP_TIME_WAIT) | (Wanted::Listener(_), _) => Found::Absent,
-                (Wanted::Connection { .. }, _) => Found::new(uid, inode.into(), group),
+                (Wanted::Connection { .. }, TCP_LISTEN | TCP_TIME_WAIT) | (Wanted::Listener(_), _) => {
+                    SocketEntry::Absent
+                }
+                (Wanted::Connection { .. }, _) => SocketEntry::new(uid, inode.into(), group),
             }))
         }
         other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("an answer of type {other} about a socket"))),
@@ -147,7 +149,7 @@ mod tests {
         answer[HEAD + 1] = TCP_LISTEN;
         answer[HEAD + ANSWER - 8..HEAD + ANSWER - 4].copy_from_slice(&7_u32.to_ne_bytes());
         answer[HEAD + ANSWER - 4..].copy_from_slice(&9_u32.to_ne_bytes());
-        assert_eq!(read(&answer, wanted).unwrap(), Some(Found::new(7, 9, None)));
+        assert_eq!(read(&answer, wanted).unwrap(), Some(SocketEntry::new(7, 9, None)));
         for length in 0..answer.len() {
             assert!(read(&answer[..length], wanted).is_err(), "{length}");
         }
@@ -155,8 +157,8 @@ mod tests {
         answer.extend([5, 0, 8, 0, 0, 0, 0, 0]);
         answer.extend([12, 0, 21, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
         if cfg!(target_endian = "little") {
-            assert_eq!(read(&answer, wanted).unwrap(), Some(Found::new(7, 9, Some(7))));
-            assert_eq!(read(&answer[..answer.len() - 1], wanted).unwrap(), Some(Found::new(7, 9, None)));
+            assert_eq!(read(&answer, wanted).unwrap(), Some(SocketEntry::new(7, 9, Some(7))));
+            assert_eq!(read(&answer[..answer.len() - 1], wanted).unwrap(), Some(SocketEntry::new(7, 9, None)));
         }
         let mut refusal = vec![0; HEAD + 4];
         refusal[4..6].copy_from_slice(&ERROR.to_ne_bytes());

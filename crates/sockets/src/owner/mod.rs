@@ -24,7 +24,7 @@ pub use self::users::{OVERFLOW_UID, is_ambiguous};
 
 /// The holder of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct SocketOwner {
     /// The user that created or accepted it, in the caller's user namespace.
     pub uid: u32,
     /// The socket's inode, as in `/proc/PID/fd`: `socket:[INODE]`.
@@ -33,9 +33,9 @@ pub struct Owner {
 
 /// The holder of a socket, and where the socket was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct SocketOrigin {
     /// The holder.
-    pub owner: Owner,
+    pub owner: SocketOwner,
     /// The id of the control group (version 2) in which the socket was made: the inode of the group's directory. `None` where
     /// the kernel does not tell.
     pub control_group: Option<u64>,
@@ -43,21 +43,25 @@ pub struct Origin {
 
 /// A socket, as the kernel lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum SocketEntry {
     /// There is none. (Or it is in another network namespace.)
     Absent,
     /// No process holds it: it waits to be accepted, or has been closed. The kernel then reports no user, or root.
     Unheld,
-    Held(Origin),
+    Held(SocketOrigin),
 }
 
-impl Found {
+impl SocketEntry {
     /// A socket with this uid and inode; an inode of 0 says that no process holds it.
     const fn new(uid: u32, inode: u64, control_group: Option<u64>) -> Self {
-        if inode == 0 { Self::Unheld } else { Self::Held(Origin { owner: Owner { uid, inode }, control_group }) }
+        if inode == 0 {
+            Self::Unheld
+        } else {
+            Self::Held(SocketOrigin { owner: SocketOwner { uid, inode }, control_group })
+        }
     }
 
-    const fn owner(self) -> Option<Owner> {
+    const fn owner(self) -> Option<SocketOwner> {
         match self {
             Self::Absent | Self::Unheld => None,
             Self::Held(origin) => Some(origin.owner),
@@ -76,15 +80,15 @@ enum Wanted {
 /// `of_connection(stream.peer_addr()?, stream.local_addr()?)`.
 ///
 /// `None` when there is no such socket on this host, or no process holds it any more. Fails when the kernel cannot be asked.
-pub fn of_connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
+pub fn of_connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<SocketOwner>> {
     Ok(find_connection(local, remote)?.owner())
 }
 
 /// The same, with the control group in which the socket was made.
-pub fn origin_of_connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Origin>> {
+pub fn origin_of_connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<SocketOrigin>> {
     Ok(match find_connection(local, remote)? {
-        Found::Absent | Found::Unheld => None,
-        Found::Held(origin) => Some(origin),
+        SocketEntry::Absent | SocketEntry::Unheld => None,
+        SocketEntry::Held(origin) => Some(origin),
     })
 }
 
@@ -92,7 +96,7 @@ pub fn origin_of_connection(local: SocketAddr, remote: SocketAddr) -> io::Result
 /// all of the same user.
 ///
 /// `None` when no socket listens there. Fails when the kernel cannot be asked.
-pub fn of_listener(address: SocketAddr) -> io::Result<Option<Owner>> {
+pub fn of_listener(address: SocketAddr) -> io::Result<Option<SocketOwner>> {
     Ok(find(Wanted::Listener(plain(address)))?.owner())
 }
 
@@ -104,28 +108,28 @@ pub fn of_listener(address: SocketAddr) -> io::Result<Option<Owner>> {
 /// close its listener, and pass for the next process that listens there.
 ///
 /// `None` when the server is not on this host, or the connection has been closed. Fails when the kernel cannot be asked.
-pub fn of_server(server: SocketAddr, client: SocketAddr) -> io::Result<Option<Owner>> {
+pub fn of_server(server: SocketAddr, client: SocketAddr) -> io::Result<Option<SocketOwner>> {
     decide_server(|| find_connection(server, client), || of_listener(server))
 }
 
 fn decide_server(
-    mut connection: impl FnMut() -> io::Result<Found>,
-    listener: impl FnOnce() -> io::Result<Option<Owner>>,
-) -> io::Result<Option<Owner>> {
+    mut connection: impl FnMut() -> io::Result<SocketEntry>,
+    listener: impl FnOnce() -> io::Result<Option<SocketOwner>>,
+) -> io::Result<Option<SocketOwner>> {
     match connection()? {
-        Found::Absent => return Ok(None),
-        Found::Held(origin) => return Ok(Some(origin.owner)),
-        Found::Unheld => {}
+        SocketEntry::Absent => return Ok(None),
+        SocketEntry::Held(origin) => return Ok(Some(origin.owner)),
+        SocketEntry::Unheld => {}
     }
     let listener = listener()?;
     Ok(match connection()? {
-        Found::Absent => None,
-        Found::Held(origin) => Some(origin.owner),
-        Found::Unheld => listener,
+        SocketEntry::Absent => None,
+        SocketEntry::Held(origin) => Some(origin.owner),
+        SocketEntry::Unheld => listener,
     })
 }
 
-fn find_connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Found> {
+fn find_connection(local: SocketAddr, remote: SocketAddr) -> io::Result<SocketEntry> {
     let (local, remote) = (plain(local), plain(remote));
     if local.is_ipv4() != remote.is_ipv4() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the ends of a connection are of different families"));
@@ -133,7 +137,7 @@ fn find_connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Found> {
     find(Wanted::Connection { local, remote })
 }
 
-fn find(wanted: Wanted) -> io::Result<Found> {
+fn find(wanted: Wanted) -> io::Result<SocketEntry> {
     match diag::find(wanted) {
         Ok(Some(found)) => Ok(found),
         Ok(None) | Err(_) => table::find(wanted),
@@ -163,7 +167,7 @@ mod tests {
     }
 
     /// Both ways of asking, each by itself.
-    fn both(wanted: Wanted) -> Vec<Found> {
+    fn both(wanted: Wanted) -> Vec<SocketEntry> {
         let by_diag = diag::find(wanted).ok().flatten();
         by_diag.into_iter().chain([table::find(wanted).unwrap()]).collect()
     }
@@ -176,18 +180,18 @@ mod tests {
             let client = TcpStream::connect(at).unwrap();
             let own = client.local_addr().unwrap();
             let waiting = Wanted::Connection { local: at, remote: own };
-            assert!(both(waiting).iter().all(|found| *found == Found::Unheld), "{:?}", both(waiting));
+            assert!(both(waiting).iter().all(|found| *found == SocketEntry::Unheld), "{:?}", both(waiting));
             assert_eq!(of_connection(at, own).unwrap(), None, "no process has accepted it");
-            let listening = Owner { uid: us(), inode: inode(&listener) };
+            let listening = SocketOwner { uid: us(), inode: inode(&listener) };
             assert_eq!(of_listener(at).unwrap(), Some(listening));
             assert!(both(Wanted::Listener(at)).iter().all(|found| found.owner() == Some(listening)));
             assert_eq!(of_server(at, own).unwrap(), Some(listening), "its listener's queue holds it");
 
             let (accepted, _) = listener.accept().unwrap();
-            let server = Owner { uid: us(), inode: inode(&accepted) };
+            let server = SocketOwner { uid: us(), inode: inode(&accepted) };
             assert!(both(waiting).iter().all(|found| found.owner() == Some(server)), "{:?}", both(waiting));
             assert_eq!(of_server(at, own).unwrap(), Some(server));
-            let calling = Owner { uid: us(), inode: inode(&client) };
+            let calling = SocketOwner { uid: us(), inode: inode(&client) };
             assert_eq!(
                 of_connection(accepted.peer_addr().unwrap(), accepted.local_addr().unwrap()).unwrap(),
                 Some(calling)
@@ -208,32 +212,32 @@ mod tests {
             let port = listener.local_addr().unwrap().port();
             let at = SocketAddr::from(([127, 0, 0, 1], port));
             let Ok(client) = TcpStream::connect(at) else { continue };
-            let listening = Owner { uid: us(), inode: inode(&listener) };
+            let listening = SocketOwner { uid: us(), inode: inode(&listener) };
             assert!(both(Wanted::Listener(at)).iter().all(|found| found.owner() == Some(listening)));
             let (accepted, _) = listener.accept().unwrap();
-            let calling = Owner { uid: us(), inode: inode(&client) };
+            let calling = SocketOwner { uid: us(), inode: inode(&client) };
             // With the listener of both families the peer's address is ::ffff:127.0.0.1.
             let (peer, own) = (accepted.peer_addr().unwrap(), accepted.local_addr().unwrap());
             assert_eq!(of_connection(peer, own).unwrap(), Some(calling), "{peer} {own}");
             let wanted = Wanted::Connection { local: at, remote: client.local_addr().unwrap() };
-            let server = Owner { uid: us(), inode: inode(&accepted) };
+            let server = SocketOwner { uid: us(), inode: inode(&accepted) };
             assert!(both(wanted).iter().all(|found| found.owner() == Some(server)), "{:?}", both(wanted));
         }
     }
 
     #[test]
     fn a_server_that_accepts_and_leaves_does_not_pass_for_the_next_listener() {
-        let held = |owner| Found::Held(Origin { owner, control_group: None });
-        let squatter = Owner { uid: 666, inode: 1 };
-        let trusted = Owner { uid: 0, inode: 2 };
-        let ask = |looks: [Found; 2], listener: Option<Owner>| {
+        let held = |owner| SocketEntry::Held(SocketOrigin { owner, control_group: None });
+        let squatter = SocketOwner { uid: 666, inode: 1 };
+        let trusted = SocketOwner { uid: 0, inode: 2 };
+        let ask = |looks: [SocketEntry; 2], listener: Option<SocketOwner>| {
             let mut looks = looks.into_iter();
             decide_server(|| Ok(looks.next().unwrap()), || Ok(listener)).unwrap()
         };
-        assert_eq!(ask([Found::Unheld, held(squatter)], Some(trusted)), Some(squatter));
-        assert_eq!(ask([Found::Unheld, Found::Absent], Some(trusted)), None);
-        assert_eq!(ask([Found::Unheld, Found::Unheld], Some(trusted)), Some(trusted));
-        assert_eq!(ask([Found::Unheld, Found::Unheld], None), None);
-        assert_eq!(ask([held(squatter), Found::Absent], Some(trusted)), Some(squatter));
+        assert_eq!(ask([SocketEntry::Unheld, held(squatter)], Some(trusted)), Some(squatter));
+        assert_eq!(ask([SocketEntry::Unheld, SocketEntry::Absent], Some(trusted)), None);
+        assert_eq!(ask([SocketEntry::Unheld, SocketEntry::Unheld], Some(trusted)), Some(trusted));
+        assert_eq!(ask([SocketEntry::Unheld, SocketEntry::Unheld], None), None);
+        assert_eq!(ask([held(squatter), SocketEntry::Absent], Some(trusted)), Some(squatter));
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Found, Wanted};
+use super::{SocketEntry, Wanted};
 
 /// The most of a table that is read: half a million sockets.
 const MOST_BYTES: u64 = 80 << 20;
@@ -24,7 +24,7 @@ struct Row {
 }
 
 /// Looks for a socket. Fails when a table cannot be read, but for that of IPv6 where the kernel has none.
-pub(super) fn find(wanted: Wanted) -> io::Result<Found> {
+pub(super) fn find(wanted: Wanted) -> io::Result<SocketEntry> {
     // IPv4 connections of an IPv6 socket are in the table of IPv6, with mapped addresses.
     let mut best = None;
     for (table, needed) in [("/proc/net/tcp", true), ("/proc/net/tcp6", false)] {
@@ -34,11 +34,11 @@ pub(super) fn find(wanted: Wanted) -> io::Result<Found> {
             Err(error) => return Err(io::Error::new(error.kind(), format!("{table}: {error}"))),
         }
     }
-    Ok(best.map_or(Found::Absent, |(_, found)| found))
+    Ok(best.map_or(SocketEntry::Absent, |(_, found)| found))
 }
 
 /// Keeps the best match so far, with how well it fits.
-fn search(mut table: impl BufRead, wanted: Wanted, best: &mut Option<(u8, Found)>) -> io::Result<()> {
+fn search(mut table: impl BufRead, wanted: Wanted, best: &mut Option<(u8, SocketEntry)>) -> io::Result<()> {
     let mut line = String::new();
     let mut read = 0;
     loop {
@@ -54,7 +54,7 @@ fn search(mut table: impl BufRead, wanted: Wanted, best: &mut Option<(u8, Found)
         let Some(row) = parse(&line) else { continue };
         let Some(fit) = fit(&row, wanted) else { continue };
         if best.is_none_or(|(other, _)| fit > other) {
-            *best = Some((fit, Found::new(row.uid, row.inode, None)));
+            *best = Some((fit, SocketEntry::new(row.uid, row.inode, None)));
         }
     }
 }

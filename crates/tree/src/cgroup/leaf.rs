@@ -103,7 +103,7 @@ impl Leaf {
     }
 
     fn open(path: PathBuf, run: RunId) -> Result<Option<Self>, NoCgroup> {
-        let opened = open_cgroup(&path).and_then(|directory| Self::hold(path.clone(), directory, run));
+        let opened = open_cgroup(&path).and_then(|directory| Self::with_directory(path.clone(), directory, run));
         match opened {
             Ok(leaf) => Ok(Some(leaf)),
             Err(Errno::NOENT | Errno::NODEV) => Ok(None),
@@ -111,7 +111,7 @@ impl Leaf {
         }
     }
 
-    fn hold(path: PathBuf, directory: OwnedFd, run: RunId) -> Result<Self, Errno> {
+    fn with_directory(path: PathBuf, directory: OwnedFd, run: RunId) -> Result<Self, Errno> {
         let open = |name: &str, flags| kernel_file::open_at(&directory, name, flags);
         let if_permitted = |name: &str| match open(name, OFlag::O_WRONLY) {
             Ok(file) => Ok(Some(file)),
@@ -440,7 +440,7 @@ fn make_in(above: &Path, run: RunId) -> Result<Leaf, NoCgroup> {
         // A limit that cannot be set is missing; nothing relies on it alone.
         let _ = kernel_file::open_at(&directory, "cgroup.max.descendants", OFlag::O_WRONLY)
             .and_then(|file| kernel_file::write(&file, MOST_BELOW));
-        Leaf::hold(above.join(&name), directory, run).map_err(failed)
+        Leaf::with_directory(above.join(&name), directory, run).map_err(failed)
     });
     if made.is_err() {
         let _ = listing::remove_group(outer.as_fd(), name.as_str());

@@ -61,7 +61,7 @@ pub(super) fn count(tree: &mut Tree) -> usize {
 }
 
 /// Finds what can hold the tree together, as far as the demands allow it.
-pub(super) fn hold(tree: &mut Tree, run: RunId, wanted: WantedContainment) -> Result<RunContainment, StartRefusal> {
+pub(super) fn contain(tree: &mut Tree, run: RunId, wanted: WantedContainment) -> Result<RunContainment, StartRefusal> {
     let or = match wanted.decide(FoundContainment::Nothing)? {
         ContainmentAction::Make { or } => or,
         ContainmentAction::Take | ContainmentAction::Loose => None,

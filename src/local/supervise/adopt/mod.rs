@@ -20,7 +20,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use machineid_blocking::Owner;
+use machineid_blocking::CallOwner;
 use machineid_clock::BootTime;
 use machineid_openapi::{AnswerDoc, JSON, Operation};
 use machineid_protocol::local::{AdoptAnswer, AdoptRequest, SuperviseRequest};
@@ -146,7 +146,7 @@ async fn look<T: Send + 'static>(
     peer: &Peer,
     work: impl FnOnce(&Arc<Context>, &Peer) -> Result<T, StartRefusal> + Send + 'static,
 ) -> Result<T, StartRefusal> {
-    let owner = Owner::user(peer.uid(), peer.is_privileged());
+    let owner = CallOwner::user(peer.uid(), peer.is_privileged());
     let (looks, context, peer) = (context.looks.clone(), Arc::clone(context), peer.clone());
     let done = looks.call(owner, move || work(&context, &peer)).await;
     done.unwrap_or_else(|lost| {
@@ -208,7 +208,7 @@ fn open(
     let mut opening = Opening { run, containment: None, leaf: None, processes: 0, runs: Arc::clone(&context.runs) };
     // Another adoption may have begun since the first look.
     adoptee::check_apart(context, &opening.run, pid)?;
-    let held = gather::hold(&mut tree, opening.run.id(), wanted)?;
+    let held = gather::contain(&mut tree, opening.run.id(), wanted)?;
     opening.leaf.clone_from(&held.leaf);
     (opening.containment, opening.processes) = (Some(held), gather::count(&mut tree));
     if opening.run.opened.reach.as_ref().is_none_or(|reach| reach.leader.has_ended()) {

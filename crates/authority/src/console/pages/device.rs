@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::fleet::DeviceRow;
 use super::frame::{Frame, Section};
-use super::past::{Moment, together, took_text};
+use super::past::{HistoryEntry, together, took_text};
 use super::refused::Refused;
 use super::told::SidecarRow;
 use super::{page, visit};
@@ -36,7 +36,7 @@ pub(super) struct DeviceQuery {
 }
 
 /// A stop of an agent.
-struct Stop {
+struct StoppedAgent {
     began: When,
     agent: String,
     code: String,
@@ -49,7 +49,7 @@ struct Stop {
     killed: String,
 }
 
-impl Stop {
+impl StoppedAgent {
     fn new(known: KnownStop, now: Timestamp) -> Self {
         let stop = known.stop;
         Self {
@@ -74,10 +74,10 @@ struct Page {
     row: DeviceRow,
     created: When,
     sidecars: Vec<SidecarRow>,
-    stops: Vec<Stop>,
+    stops: Vec<StoppedAgent>,
     /// The decisions over time, if any were reported.
     states: Option<Picture>,
-    past: Vec<Moment>,
+    past: Vec<HistoryEntry>,
     more: bool,
     audit: String,
 }
@@ -109,7 +109,7 @@ pub(super) async fn show(
             created: When::new(row.device.created_at, now),
             sidecars: SidecarRow::of_all(&row.device, &row.heard, now),
             row: DeviceRow::new(&account.org, &place, row, now),
-            stops: stops.into_iter().map(|stop| Stop::new(stop, now)).collect(),
+            stops: stops.into_iter().map(|stop| StoppedAgent::new(stop, now)).collect(),
             states: (!spans.is_empty()).then(|| pictures::states(&spans, now)),
             past: together(done.entries, told, now),
             more: done.more,

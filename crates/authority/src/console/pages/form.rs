@@ -14,7 +14,7 @@ use super::refused::Refused;
 use super::visit::{self, Visit};
 use crate::access::Permission;
 use crate::app::App;
-use crate::audit::{Call, Reason};
+use crate::audit::{Call, CallReason};
 use crate::console::session::Console;
 use crate::plan::Account;
 
@@ -26,9 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The fields of a form, in order.
 #[derive(Debug)]
-pub(super) struct Form(Vec<(String, String)>);
+pub(super) struct ConsoleForm(Vec<(String, String)>);
 
-impl Form {
+impl ConsoleForm {
     /// Reads a form without a session; it must still come from a page of this console.
     pub(super) async fn without_session(console: &Console, head: &Parts, body: Body) -> Result<Self, Refused> {
         if !same_origin(console, &head.headers) {
@@ -94,7 +94,7 @@ impl Form {
     }
 
     /// The reason, if one is given.
-    pub(super) fn reason(&self) -> Result<Option<Reason>, Refused> {
+    pub(super) fn reason(&self) -> Result<Option<CallReason>, Refused> {
         let text = self.one("reason");
         if text.is_empty() {
             return Ok(None);
@@ -107,7 +107,7 @@ impl Form {
 
 /// The fields of a form, tried with any bytes (`crate::fuzzing`).
 pub(crate) fn fuzz(data: &[u8]) {
-    let Some(form) = Form::parsed(data) else { return };
+    let Some(form) = ConsoleForm::parsed(data) else { return };
     for (name, value) in &form.0 {
         assert!(!name.contains('\0') && !value.contains('\0'), "no database stores a NUL");
         let all = form.all(name);
@@ -139,7 +139,7 @@ pub(super) struct OrgForm {
     pub(super) head: Parts,
     pub(super) visit: Visit,
     pub(super) account: Account,
-    pub(super) form: Form,
+    pub(super) form: ConsoleForm,
     /// The management call that the form makes.
     pub(super) call: Call,
 }
@@ -152,8 +152,8 @@ pub(super) async fn sent(
     org: &str,
     needs: Permission,
     body: Body,
-) -> Result<(Visit, Account, Form), Refused> {
-    let form = Form::without_session(&app.console, head, body).await;
+) -> Result<(Visit, Account, ConsoleForm), Refused> {
+    let form = ConsoleForm::without_session(&app.console, head, body).await;
     let (visit, account) = visit::at(app, head, org, needs).await?;
     let form = form?;
     if visit.session.wrote(form.one("csrf")) { Ok((visit, account, form)) } else { Err(Refused::Foreign) }

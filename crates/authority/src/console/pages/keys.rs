@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use machineid_protocol::KeyRole;
 use tracing::error;
 
-use super::form::{Form, OrgForm, asked};
+use super::form::{ConsoleForm, OrgForm, asked};
 use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::{page, result, visit};
@@ -131,7 +131,7 @@ pub(super) async fn create(
 }
 
 /// The key that a form asks for.
-fn wanted(form: &Form) -> Result<WantedKey, Refused> {
+fn wanted(form: &ConsoleForm) -> Result<WantedKey, Refused> {
     Ok(WantedKey {
         role: form.one("role").parse().map_err(|_| Refused::Malformed("Choose one of the roles.".to_owned()))?,
         devices: form.read("devices")?,
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_form_asks_for_a_key_in_words_that_are_checked() {
-        let form = |fields: &[(&str, &str)]| wanted(&Form::with(fields));
+        let form = |fields: &[(&str, &str)]| wanted(&ConsoleForm::with(fields));
         let host = form(&[("role", "host"), ("devices", "k8s:*"), ("name", " pool-1 "), ("lifetime", "720h")]).unwrap();
         assert_eq!((host.role, host.expires), (KeyRole::Host, Some(Duration::from_hours(720))));
         assert_eq!(host.devices.unwrap().as_str(), "k8s:*");

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use tracing::error;
 
-use super::form::Form;
+use super::form::ConsoleForm;
 use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::{page, result, visit};
@@ -66,7 +66,7 @@ pub(super) async fn show(
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
     let visit = visit::operator(&app, &head)?;
-    let form = Form::of(&app.console, &visit, &head, body).await?;
+    let form = ConsoleForm::of(&app.console, &visit, &head, body).await?;
     let call = visit.call(&head, form.reason()?);
     let name = match form.one("name") {
         "" => None,

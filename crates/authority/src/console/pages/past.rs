@@ -10,7 +10,7 @@ use crate::reports::KnownEvent;
 
 /// One entry of the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Moment {
+pub(super) struct HistoryEntry {
     order: Timestamp,
     pub(super) at: When,
     pub(super) shape: &'static str,
@@ -21,8 +21,8 @@ pub(super) struct Moment {
 }
 
 /// Merges both, the newest first.
-pub(super) fn together(done: Vec<audit::Entry>, told: Vec<KnownEvent>, now: Timestamp) -> Vec<Moment> {
-    let done = done.into_iter().map(|entry| Moment {
+pub(super) fn together(done: Vec<audit::AuditEntry>, told: Vec<KnownEvent>, now: Timestamp) -> Vec<HistoryEntry> {
+    let done = done.into_iter().map(|entry| HistoryEntry {
         order: entry.at,
         at: When::new(entry.at, now),
         shape: "▸",
@@ -30,7 +30,7 @@ pub(super) fn together(done: Vec<audit::Entry>, told: Vec<KnownEvent>, now: Time
         why: entry.reason,
         request_id: Some(entry.request_id),
     });
-    let told = told.into_iter().map(|known| Moment {
+    let told = told.into_iter().map(|known| HistoryEntry {
         order: known.at,
         at: When::new(known.at, now),
         shape: shape(known.event.event),
@@ -38,7 +38,7 @@ pub(super) fn together(done: Vec<audit::Entry>, told: Vec<KnownEvent>, now: Time
         why: known.event.reason,
         request_id: known.event.request_id.map(|id| id.to_string()),
     });
-    let mut all: Vec<Moment> = done.chain(told).collect();
+    let mut all: Vec<HistoryEntry> = done.chain(told).collect();
     // A stable sort: entries of the same time keep their order.
     all.sort_by_key(|moment| std::cmp::Reverse(moment.order));
     all
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn what_was_done_and_what_was_told_are_one_story() {
         let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
-        let done = audit::Entry {
+        let done = audit::AuditEntry {
             id: 1,
             at: at(10),
             org_id: OrgId::random(),

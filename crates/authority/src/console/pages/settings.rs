@@ -28,7 +28,7 @@ use crate::routes::now;
 use crate::store::{CheckoutKey, NewCheckout, OrgChange};
 
 /// A plan change that waits for confirmation.
-struct Waiting {
+struct WaitingPlanChange {
     number: String,
     wanted: PlanTier,
     until: When,
@@ -50,7 +50,7 @@ struct Page {
     created: When,
     until: Option<When>,
     expired: bool,
-    waiting: Vec<Waiting>,
+    waiting: Vec<WaitingPlanChange>,
     old_key: Option<OldKey>,
     /// Who switched execution off, when and why, a sentence for each switch.
     switched_off: Vec<String>,
@@ -95,7 +95,7 @@ pub(super) async fn show(
     let old = old_key(&app, &account, now).await?;
     let Account { org, used } = account;
     let waiting = app.store.checkouts(now).await?.into_iter().filter(|open| open.org.id == org.id);
-    let waiting = waiting.map(|open| Waiting {
+    let waiting = waiting.map(|open| WaitingPlanChange {
         number: open.number,
         wanted: open.wanted,
         until: When::new(open.expires_at, now),

@@ -10,7 +10,7 @@ use machineid_clock::BootTime;
 use machineid_org_key::OrgKey;
 use tracing::info;
 
-use super::form::Form;
+use super::form::ConsoleForm;
 use super::frame::Frame;
 use super::key;
 use super::refused::Refused;
@@ -55,7 +55,7 @@ pub(super) async fn show(
 
 pub(super) async fn with_key(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let form = Form::without_session(&app.console, &head, body).await?;
+    let form = ConsoleForm::without_session(&app.console, &head, body).await?;
     let key: Option<OrgKey> = form.one("key").parse().ok();
     // An invalid key is looked up as well, as a hash that is never found, so that the answer takes the same time.
     let hash = key.as_ref().map_or_else(|| SecretHash::of_session(form.one("key")), SecretHash::of_key);
@@ -109,7 +109,7 @@ fn begin(app: &App, head: &axum::http::request::Parts, holder: Holder, next: &st
 pub(super) async fn out(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
     let mut visit = visit::enter(&app, &head)?;
-    let form = Form::of(&app.console, &visit, &head, body).await?;
+    let form = ConsoleForm::of(&app.console, &visit, &head, body).await?;
     if form.one("everywhere") == "yes" {
         visit.learn_own(&app, &head).await?;
         let whole = visit.rights().may(Permission::Administer);
@@ -142,7 +142,7 @@ pub(super) async fn with_link(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    Form::without_session(&app.console, &head, body).await?;
+    ConsoleForm::without_session(&app.console, &head, body).await?;
     let Some(link) = app.console.links.take(&secret, BootTime::now()) else { return bad_link(&app, &head) };
     info!(uid = link.uid, "an operator signed in to the console");
     let next = link.org.map_or_else(|| "/orgs".to_owned(), |org| format!("/org/{org}"));

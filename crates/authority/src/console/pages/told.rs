@@ -18,7 +18,7 @@ pub(super) struct Told {
     /// Their longest bound.
     pub(super) bound: String,
     /// The progress of the stop requested by the device's revoke.
-    pub(super) progress: Option<StopProgress>,
+    pub(super) progress: Option<ToldStop>,
 }
 
 /// One sidecar.
@@ -33,12 +33,12 @@ pub(super) struct SidecarRow {
     pub(super) bound: String,
     pub(super) push: bool,
     pub(super) heard: When,
-    pub(super) progress: Option<StopProgress>,
+    pub(super) progress: Option<ToldStop>,
 }
 
 /// The progress of a stop: as a word, a shape, and a colour.
 #[derive(Clone, Debug)]
-pub(super) struct StopProgress {
+pub(super) struct ToldStop {
     state: StopState,
     doubt: Option<Doubt>,
     pub(super) word: &'static str,
@@ -64,7 +64,7 @@ impl Told {
         }
         let sum = |count: fn(&HeardDevice) -> u32| heard.iter().map(|heard| u64::from(count(heard))).sum();
         let longest = heard.iter().map(|heard| heard.said.bound).max_by_key(|bound| bound.cut_off_ms)?;
-        let all = StopProgress::of_all(device, heard, now).into_iter().flatten();
+        let all = ToldStop::of_all(device, heard, now).into_iter().flatten();
         Some(Self {
             versions: versions.join(", "),
             agents: sum(|heard| heard.said.device.agents),
@@ -78,11 +78,11 @@ impl Told {
 impl SidecarRow {
     /// A row for each sidecar of the device.
     pub(super) fn of_all(device: &ListedDevice, heard: &[HeardDevice], now: Timestamp) -> Vec<Self> {
-        let all = StopProgress::of_all(device, heard, now);
+        let all = ToldStop::of_all(device, heard, now);
         heard.iter().zip(all).map(|(heard, progress)| Self::new(heard, progress, now)).collect()
     }
 
-    fn new(heard: &HeardDevice, progress: Option<StopProgress>, now: Timestamp) -> Self {
+    fn new(heard: &HeardDevice, progress: Option<ToldStop>, now: Timestamp) -> Self {
         let said = &heard.said;
         Self {
             host: said.host.to_string(),
@@ -99,7 +99,7 @@ impl SidecarRow {
     }
 }
 
-impl StopProgress {
+impl ToldStop {
     /// Of each sidecar of the device; `None` when the device is not revoked.
     fn of_all(device: &ListedDevice, heard: &[HeardDevice], now: Timestamp) -> Vec<Option<Self>> {
         let Some(revoked_at) = device.revoked_at else { return vec![None; heard.len()] };

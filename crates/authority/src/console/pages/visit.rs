@@ -11,7 +11,7 @@ use super::refused::Refused;
 use super::rights::SessionRights;
 use crate::access::{Grant, Permission};
 use crate::app::App;
-use crate::audit::{Actor, Call, KeyLabel, Reason};
+use crate::audit::{Actor, Call, CallReason, KeyLabel};
 use crate::connections;
 use crate::console::session::{Console, Holder, Session};
 use crate::keys::{KeyMark, SecretHash};
@@ -43,7 +43,7 @@ impl Visit {
     }
 
     /// The management call made by this request.
-    pub(super) fn call(&self, head: &Parts, reason: Option<Reason>) -> Call {
+    pub(super) fn call(&self, head: &Parts, reason: Option<CallReason>) -> Call {
         let actor = match self.session.holder {
             Holder::Key(_, key) => {
                 let name = self.key.as_ref().and_then(|key| key.name.clone());

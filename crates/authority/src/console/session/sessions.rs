@@ -20,7 +20,7 @@ const LIFE: Duration = Duration::from_hours(8);
 
 /// How many sessions there may be.
 #[derive(Clone, Copy, Debug)]
-struct Bounds {
+struct SessionBounds {
     key: usize,
     org: usize,
     /// Of all organisations.
@@ -29,7 +29,7 @@ struct Bounds {
     operators: usize,
 }
 
-const BOUNDS: Bounds = Bounds { key: 16, org: 256, all_orgs: 10_000, operators: 256 };
+const BOUNDS: SessionBounds = SessionBounds { key: 16, org: 256, all_orgs: 10_000, operators: 256 };
 
 /// The owner of a session. The owner's rights are looked up again for each request.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +80,7 @@ pub(crate) struct Session {
 pub(crate) struct Sessions {
     // A std mutex: held for one look into a map, never across an await.
     open: Mutex<HashMap<SessionHash, Session>>,
-    bounds: Bounds,
+    bounds: SessionBounds,
 }
 
 impl Default for Sessions {
@@ -138,7 +138,7 @@ impl Sessions {
 /// A key, an organisation and all organisations have a bound each, and so have the operators. Where one is reached, the
 /// session ends that was not used for longest: of the key itself, of the organisation's key with the most sessions, or of the
 /// organisation with the most. So a flood of sign-ins ends its own sessions.
-fn replaced(open: &HashMap<SessionHash, Session>, holder: Holder, bounds: &Bounds) -> Option<SessionHash> {
+fn replaced(open: &HashMap<SessionHash, Session>, holder: Holder, bounds: &SessionBounds) -> Option<SessionHash> {
     let Holder::Key(org, key) = holder else {
         let operators: Vec<_> = open.values().filter(|session| session.key().is_none()).collect();
         return (operators.len() >= bounds.operators).then(|| longest_unused(&operators)).flatten();
@@ -285,7 +285,7 @@ mod tests {
         Holder::Key(org, SecretHash::of_session(key))
     }
 
-    const SMALL: Bounds = Bounds { key: 4, org: 12, all_orgs: 40, operators: 6 };
+    const SMALL: SessionBounds = SessionBounds { key: 4, org: 12, all_orgs: 40, operators: 6 };
 
     #[test]
     fn a_flood_of_sign_ins_ends_sessions_of_its_own_key_alone() {

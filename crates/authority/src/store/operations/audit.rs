@@ -4,7 +4,7 @@ use super::super::columns::Row;
 use super::super::transaction::{ReadTransaction, Transaction};
 use super::super::values::{Statement, Value, sought, values};
 use super::super::{AUDIT_PAGE, AUDIT_STEP, StoreError};
-use crate::audit::{Call, Entry, Page, Query, Reason, Record};
+use crate::audit::{AuditEntry, Call, CallReason, Page, Query, Record};
 use crate::org::{OrgId, SwitchedOff, Switches};
 
 /// Reads a page, a few entries at a time: those of large batches are large, and a page ends when it is large enough.
@@ -54,8 +54,8 @@ async fn read_step<T: ReadTransaction>(tx: &mut T, query: &Query, bytes: &mut us
     Ok(query.page(rows.iter().map(entry).collect::<Result<_, _>>()?))
 }
 
-fn entry(row: &impl Row) -> Result<Entry, StoreError> {
-    Ok(Entry {
+fn entry(row: &impl Row) -> Result<AuditEntry, StoreError> {
+    Ok(AuditEntry {
         id: row.get(0)?,
         at: row.get(1)?,
         org_id: row.get(2)?,
@@ -115,5 +115,5 @@ pub(super) async fn record<T: Transaction>(tx: &mut T, call: &Call, record: Reco
 
 /// The call's reason as a column value.
 pub(super) fn reason(call: &Call) -> Value {
-    call.reason.as_ref().map(Reason::as_str).into()
+    call.reason.as_ref().map(CallReason::as_str).into()
 }

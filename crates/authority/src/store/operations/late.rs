@@ -18,7 +18,7 @@ use super::{devices, keys, list, orgs};
 use crate::audit::{RESTORED, Verb};
 use crate::batch::Named;
 use crate::org::{OrgId, Switch, Switches};
-use crate::unwritten::{Stop, UnwrittenStop};
+use crate::unwritten::{StopScope, UnwrittenStop};
 
 /// How far the clocks of two servers may be apart, or one clock set back. A stop of all for which the database could not
 /// say which devices exist goes by their times of registration, and rather stops one too many.
@@ -82,11 +82,11 @@ pub(in super::super) async fn write<T: Transaction>(tx: &mut T, late: &Unwritten
     }
     let since = given_back(tx, *org, call.at).await?;
     match stop {
-        Stop::Devices { ids, batch } => {
+        StopScope::Devices { ids, batch } => {
             let verb = if *batch { Verb::RevokeBatch } else { Verb::Revoke };
             revoke(tx, late, ids.iter().cloned(), &since, verb).await
         }
-        Stop::AllActive { newest } => {
+        StopScope::AllActive { newest } => {
             let existing = existing(*newest, call.at);
             if since.devices.is_empty() {
                 return devices::revoke_all(tx, *org, existing, call).await.map(drop);
@@ -97,14 +97,14 @@ pub(in super::super) async fn write<T: Transaction>(tx: &mut T, late: &Unwritten
             let ids = existed.filter_map(|device| device.id.parse().ok());
             revoke(tx, late, ids, &since, Verb::RevokeBatch).await
         }
-        Stop::Keys(which) => {
+        StopScope::Keys(which) => {
             for one in which {
                 // A key that is gone or invalid needs no revoke.
                 let _ = keys::revoke(tx, *org, one, call).await?;
             }
             Ok(())
         }
-        Stop::Off(_) | Stop::Frozen | Stop::Ended(_) | Stop::OwnKeys { .. } | Stop::OldKey => {
+        StopScope::Off(_) | StopScope::Frozen | StopScope::Ended(_) | StopScope::OwnKeys { .. } | StopScope::OldKey => {
             let Some(change) = stop.change() else { return Ok(()) };
             if !since.has(&change) {
                 return orgs::change(tx, *org, &change, call).await.map(drop);

@@ -23,7 +23,7 @@ use tracing::error;
 
 use super::super::{Presented, StoreError};
 use super::health::DatabaseHealth;
-use super::lookup::{Found, LookupQuestion, look_up};
+use super::lookup::{LookupQuestion, LookupResult, look_up};
 use super::session::{self, Server, SessionPurpose};
 use super::{CONNECTED, PROBE, lost};
 
@@ -57,12 +57,12 @@ pub(super) struct Lanes(Arc<Queue>);
 #[derive(Debug, Default)]
 struct Queue {
     // A std mutex: held while questions are moved, never across an await.
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingQuestions>,
     bell: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingQuestions {
     questions: VecDeque<Question>,
     /// The number of lanes with a connection.
     connected: usize,
@@ -75,7 +75,7 @@ struct Waiting {
 struct Question {
     asked: LookupQuestion,
     tries: usize,
-    reply: oneshot::Sender<Found>,
+    reply: oneshot::Sender<LookupResult>,
 }
 
 /// Where a question waits.
@@ -161,7 +161,7 @@ impl Lanes {
 }
 
 impl Question {
-    fn answer(self, found: Found) {
+    fn answer(self, found: LookupResult) {
         // The receiver is gone when the request was abandoned.
         let _ = self.reply.send(found);
     }
@@ -239,7 +239,7 @@ impl Queue {
         self.bell.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, WaitingQuestions> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -394,11 +394,11 @@ mod tests {
     use super::*;
     use crate::keys::SecretHash;
 
-    fn question(reply: oneshot::Sender<Found>) -> Question {
+    fn question(reply: oneshot::Sender<LookupResult>) -> Question {
         Question { asked: LookupQuestion { key: SecretHash::of_token("any"), device: None }, tries: 0, reply }
     }
 
-    fn ask(queue: &Queue) -> oneshot::Receiver<Found> {
+    fn ask(queue: &Queue) -> oneshot::Receiver<LookupResult> {
         let (reply, answer) = oneshot::channel();
         queue.push(question(reply), Urgency::Usual).unwrap();
         answer

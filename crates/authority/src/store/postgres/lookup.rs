@@ -23,7 +23,7 @@ pub(super) struct LookupQuestion {
 }
 
 /// The result for one question.
-pub(super) type Found = Result<Option<Presented>, StoreError>;
+pub(super) type LookupResult = Result<Option<Presented>, StoreError>;
 
 /// Questions grouped by key: the parameters of the statement.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ impl<'a> Sorted<'a> {
 pub(super) async fn look_up(
     connection: &mut PgConnection,
     asked: &[&LookupQuestion],
-) -> Result<Vec<Found>, StoreError> {
+) -> Result<Vec<LookupResult>, StoreError> {
     let sorted = Sorted::new(asked)?;
     let keys: Vec<&[u8]> = sorted.keys.iter().map(|key| key.as_bytes()).collect();
     let rows = sqlx::query(concat!(
@@ -108,7 +108,7 @@ pub(super) async fn look_up(
     if first.try_get(ORG_COLUMNS + 6)? {
         return Err(StoreError::ReadOnly);
     }
-    let mut found: Vec<Found> = asked.iter().map(|_| Err(StoreError::Corrupt("answer"))).collect();
+    let mut found: Vec<LookupResult> = asked.iter().map(|_| Err(StoreError::Corrupt("answer"))).collect();
     for row in &rows {
         let number: i64 = row.try_get(ORG_COLUMNS + 4)?;
         let key = usize::try_from(number - 1).ok().filter(|&key| key < sorted.keys.len());
@@ -131,7 +131,7 @@ pub(super) async fn look_up(
 }
 
 /// Decodes the answers to all questions of one key, with their positions.
-fn read(row: &PgRow, sorted: &Sorted<'_>, key: usize) -> Result<Vec<(usize, Found)>, StoreError> {
+fn read(row: &PgRow, sorted: &Sorted<'_>, key: usize) -> Result<Vec<(usize, LookupResult)>, StoreError> {
     let places = sorted.places[key].iter().copied();
     let Some(current) = row.try_get::<Option<&[u8]>, _>(2)? else {
         return Ok(places.map(|place| (place, Ok(None))).collect());

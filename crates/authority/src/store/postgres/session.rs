@@ -63,11 +63,11 @@ struct Era {
 #[derive(Debug, Default)]
 pub(super) struct KnownServers {
     // A std mutex: held for a comparison, never across an await.
-    seen: Mutex<Seen>,
+    seen: Mutex<SeenServers>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct SeenServers {
     /// The server that the newest connection led to.
     current: Option<Server>,
     newest: Option<Era>,
@@ -77,7 +77,7 @@ struct Seen {
 
 /// A server's description of itself.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct ServerFacts {
     standby: bool,
     read_only: bool,
     server: Server,
@@ -163,13 +163,13 @@ pub(super) async fn still_good(connection: &mut PgConnection, known: &KnownServe
     }
 }
 
-async fn place(connection: &mut PgConnection) -> Result<Place, StoreError> {
+async fn place(connection: &mut PgConnection) -> Result<ServerFacts, StoreError> {
     let row = match connection.fetch_one(sqlx::raw_sql(WHERE)).await.map_err(StoreError::from) {
         Ok(row) => row,
         Err(error) if lost(&error) => return Err(error),
         Err(_) => connection.fetch_one(sqlx::raw_sql(WHERE_AT_LEAST)).await?,
     };
-    Ok(Place { standby: row.try_get(0)?, read_only: row.try_get(1)?, server: server(&row)? })
+    Ok(ServerFacts { standby: row.try_get(0)?, read_only: row.try_get(1)?, server: server(&row)? })
 }
 
 fn server(row: &PgRow) -> Result<Server, StoreError> {

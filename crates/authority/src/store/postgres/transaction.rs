@@ -7,7 +7,7 @@ use sqlx::postgres::{PgArguments, PgConnection, PgPool, PgRow};
 use sqlx::{Arguments, AssertSqlSafe, Postgres as Db, Row as _, Transaction as SqlTransaction};
 
 use super::super::columns::Row;
-use super::super::transaction::{Dialect, ReadTransaction, Transaction};
+use super::super::transaction::{ReadTransaction, SqlDialect, Transaction};
 use super::super::values::Value;
 use super::super::{LastSeen, StoreError};
 use super::COMMIT;
@@ -55,7 +55,7 @@ impl PostgresWriting {
 }
 
 impl ReadTransaction for PgConnection {
-    const DIALECT: Dialect = Dialect::Postgres;
+    const DIALECT: SqlDialect = SqlDialect::Postgres;
     type Row = PgRow;
 
     async fn rows(&mut self, sql: &str, values: Vec<Value>) -> Result<Vec<PgRow>, StoreError> {
@@ -64,7 +64,7 @@ impl ReadTransaction for PgConnection {
 }
 
 impl ReadTransaction for PostgresWriting {
-    const DIALECT: Dialect = Dialect::Postgres;
+    const DIALECT: SqlDialect = SqlDialect::Postgres;
     type Row = PgRow;
 
     async fn rows(&mut self, sql: &str, values: Vec<Value>) -> Result<Vec<PgRow>, StoreError> {

@@ -33,18 +33,18 @@ pub(super) struct Held {
 #[derive(Clone, Debug)]
 pub(super) struct DatabaseFile {
     pub(super) path: PathBuf,
-    file: Identity,
+    file: FileIdentity,
     /// The identity of the write-ahead log, once it exists.
-    log: Option<Identity>,
+    log: Option<FileIdentity>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity {
+struct FileIdentity {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
+impl FileIdentity {
     fn of(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
@@ -92,20 +92,20 @@ impl DatabaseFile {
         if metadata.nlink() > 1 {
             return Err(OpenError::Linked { path, names: metadata.nlink() });
         }
-        let place = Self { path, file: Identity::of(&metadata), log: None };
+        let place = Self { path, file: FileIdentity::of(&metadata), log: None };
         Ok((place, Arc::new(Held { _beside: lock, _itself: itself })))
     }
 
     /// Remembers the identity of the log.
     pub(super) fn opened(self) -> Self {
-        let log = Identity::at(&beside(&self.path, "-wal"));
+        let log = FileIdentity::at(&beside(&self.path, "-wal"));
         Self { log, ..self }
     }
 
     /// Fails when the path leads to another file than the served one, or to another log.
     pub(super) fn unmoved(&self) -> rusqlite::Result<()> {
-        let same = Identity::at(&self.path) == Some(self.file)
-            && (self.log.is_none() || Identity::at(&beside(&self.path, "-wal")) == self.log);
+        let same = FileIdentity::at(&self.path) == Some(self.file)
+            && (self.log.is_none() || FileIdentity::at(&beside(&self.path, "-wal")) == self.log);
         let moved = || {
             let text = format!("{} or its log is another file than the one that is served", self.path.display());
             rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN), Some(text))
@@ -129,11 +129,13 @@ impl DatabaseFile {
             Finding::wrong(Concern::File, Gravity::Failure, text)
         };
         match found {
-            Ok(metadata) if Identity::of(&metadata) != self.file => lost(&format!("another file was put at {path}")),
+            Ok(metadata) if FileIdentity::of(&metadata) != self.file => {
+                lost(&format!("another file was put at {path}"))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 lost(&format!("the database {path} was removed"))
             }
-            Ok(_) if self.log.is_some() && Identity::at(&beside(&self.path, "-wal")) != self.log => {
+            Ok(_) if self.log.is_some() && FileIdentity::at(&beside(&self.path, "-wal")) != self.log => {
                 lost(&format!("the log of the database, {path}-wal, was removed or replaced"))
             }
             Ok(metadata) if metadata.nlink() > 1 => {

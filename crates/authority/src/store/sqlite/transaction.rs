@@ -4,7 +4,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement, ToSql};
 
 use super::super::columns::Row;
-use super::super::transaction::{Dialect, ReadTransaction, Transaction};
+use super::super::transaction::{ReadTransaction, SqlDialect, Transaction};
 use super::super::values::{Value, values};
 use super::super::{LastSeen, StoreError};
 use super::room::Room;
@@ -31,7 +31,7 @@ impl<'c> SqliteWriting<'c> {
 }
 
 impl ReadTransaction for Reading<'_> {
-    const DIALECT: Dialect = Dialect::Sqlite;
+    const DIALECT: SqlDialect = SqlDialect::Sqlite;
     type Row = Cells;
 
     async fn rows(&mut self, sql: &str, values: Vec<Value>) -> Result<Vec<Cells>, StoreError> {
@@ -48,7 +48,7 @@ impl ReadTransaction for Reading<'_> {
 }
 
 impl ReadTransaction for SqliteWriting<'_> {
-    const DIALECT: Dialect = Dialect::Sqlite;
+    const DIALECT: SqlDialect = SqlDialect::Sqlite;
     type Row = Cells;
 
     async fn rows(&mut self, sql: &str, values: Vec<Value>) -> Result<Vec<Cells>, StoreError> {

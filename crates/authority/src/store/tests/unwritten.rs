@@ -4,7 +4,7 @@ use machineid_protocol::KeyRole;
 
 use super::*;
 use crate::store::{KeyRefusal, NewRoleKey, WhichKey};
-use crate::unwritten::{InForce, Stop, UnwrittenStop};
+use crate::unwritten::{InForce, StopScope, UnwrittenStop};
 
 on_both! {
     a_stop_that_waits_is_what_look_ups_and_lists_say_and_is_written_with_its_own_time
@@ -13,13 +13,13 @@ on_both! {
 }
 
 /// As a failed write leaves it.
-fn put(store: &Store, org: OrgId, stop: Stop, call: &Call) {
-    let counted = if let Stop::Devices { ids, .. } = &stop { ids.len() as u64 } else { 0 };
+fn put(store: &Store, org: OrgId, stop: StopScope, call: &Call) {
+    let counted = if let StopScope::Devices { ids, .. } = &stop { ids.len() as u64 } else { 0 };
     store.unwritten.put(UnwrittenStop { org, stop, counted, call: call.clone() });
 }
 
-fn devices(of: &[&str]) -> Stop {
-    Stop::Devices { ids: of.iter().map(|text| id(text)).collect(), batch: true }
+fn devices(of: &[&str]) -> StopScope {
+    StopScope::Devices { ids: of.iter().map(|text| id(text)).collect(), batch: true }
 }
 
 async fn status(store: &Store, org: OrgId) -> Vec<(String, Option<Timestamp>, bool)> {
@@ -31,7 +31,7 @@ fn a_stop_that_waits_is_what_look_ups_and_lists_say_and_is_written_with_its_own_
     runtime.block_on(async {
         let org = org_with(&store, &["a", "b", "c"]).await;
         put(&store, org, devices(&["b"]), &because(5, "gone mad"));
-        put(&store, org, Stop::Off(Switch::Operator), &by(6));
+        put(&store, org, StopScope::Off(Switch::Operator), &by(6));
         let listed = |b: bool| {
             vec![("a".to_owned(), None, false), ("b".to_owned(), Some(at(5)), b), ("c".to_owned(), None, false)]
         };
@@ -73,15 +73,15 @@ fn a_stop_that_waits_never_undoes_a_later_restore(runtime: &Runtime, store: Stor
         store.unrevoke(org, &b, Verb::Unrevoke, &by(9)).await.unwrap().unwrap();
         store.change_org(org, &OrgChange::Disabled(Switch::Operator, false), &by(9)).await.unwrap().unwrap();
         put(&store, org, devices(&["a", "b"]), &by(5));
-        put(&store, org, Stop::Off(Switch::Own), &by(6));
+        put(&store, org, StopScope::Off(Switch::Own), &by(6));
         store.write_stops(None).await.unwrap();
         let revoked = |id: &str, at: Option<Timestamp>| (id.to_owned(), at, false);
         assert_eq!(status(&store, org).await, [revoked("a", None), revoked("b", Some(at(5)))]);
         assert!(!store.account(org).await.unwrap().unwrap().org.disabled);
-        put(&store, org, Stop::AllActive { newest: None }, &by(8));
+        put(&store, org, StopScope::AllActive { newest: None }, &by(8));
         store.write_stops(None).await.unwrap();
         assert_eq!(status(&store, org).await, [revoked("a", None), revoked("b", Some(at(5)))]);
-        put(&store, org, Stop::AllActive { newest: None }, &by(10));
+        put(&store, org, StopScope::AllActive { newest: None }, &by(10));
         store.write_stops(None).await.unwrap();
         assert_eq!(status(&store, org).await[0], revoked("a", Some(at(10))));
     });
@@ -97,7 +97,7 @@ fn nothing_is_given_back_before_the_stops_that_wait_are_written(runtime: &Runtim
         put(&store, org, devices(&["b"]), &by(7));
         let (admission, _) = store.register(org, &id("b"), None, &by(8)).await.unwrap().unwrap();
         assert_eq!(admission, Admission::Revoked);
-        put(&store, org, Stop::Off(Switch::Operator), &by(8));
+        put(&store, org, StopScope::Off(Switch::Operator), &by(8));
         let on = OrgChange::Disabled(Switch::Operator, false);
         let InForce { done, unwritten } = store.order(org, &on, &by(9)).await.unwrap().unwrap();
         assert_eq!((done.org.disabled, unwritten), (false, None), "the stop first, and then what takes it back");

@@ -27,7 +27,7 @@ pub(super) struct HostFacts {
     /// The daemon's answers, or why there are none.
     pub(super) daemon: Result<Daemon, DaemonError>,
     pub(super) kernel: Kernel,
-    pub(super) proc: Proc,
+    pub(super) proc: ProcView,
     pub(super) cgroup: Cgroup,
     pub(super) pidns: Result<(), NoPidns>,
     pub(super) routes: Vec<EscapeRoute>,
@@ -150,7 +150,7 @@ pub(super) struct Kernel {
 
 /// This program's view of `/proc`.
 #[derive(Clone, Debug)]
-pub(super) struct Proc {
+pub(super) struct ProcView {
     pub(super) usable: Result<(), String>,
     /// The `hidepid` option, if it hides anything.
     pub(super) hides: Option<String>,

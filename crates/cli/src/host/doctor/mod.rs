@@ -24,7 +24,7 @@ use crate::problem::Problem;
 
 /// The result as JSON.
 #[derive(Debug, Serialize)]
-struct Report<'a> {
+struct DoctorReport<'a> {
     result: Level,
     /// The containment of this user's agents without a `--containment` option.
     auto: Expected,
@@ -37,7 +37,7 @@ pub(crate) async fn run(args: &DoctorArgs, env: Env<'_>, printer: &mut Printer) 
     let checks = checks::all(&facts);
     let result = checks.iter().map(|check| check.level).max().unwrap_or(Level::Ok);
     if args.json {
-        printer.json(&Report { result, auto: checks::expected(&facts), checks: &checks });
+        printer.json(&DoctorReport { result, auto: checks::expected(&facts), checks: &checks });
     } else {
         for line in page::lines(&checks, printer.width()) {
             printer.line(line);

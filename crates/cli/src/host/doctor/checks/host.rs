@@ -7,7 +7,7 @@ use machineid_agents::by_name;
 use machineid_sys::ForkError;
 use rustix::io::Errno;
 
-use super::super::facts::{HostFacts, Kernel, Proc, RouteKind};
+use super::super::facts::{HostFacts, Kernel, ProcView, RouteKind};
 use super::Check;
 
 /// The oldest kernel with all required features: `cgroup.kill` is the newest of them.
@@ -55,7 +55,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-fn proc(proc: &Proc, uid: u32) -> Check {
+fn proc(proc: &ProcView, uid: u32) -> Check {
     let what = "/proc";
     match (&proc.usable, &proc.hides) {
         (Err(why), _) => Check { remedy: None, ..Check::fail(what, why, "") },

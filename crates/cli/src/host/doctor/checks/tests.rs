@@ -49,7 +49,7 @@ fn healthy() -> HostFacts {
             listener: Some(Listener { pid: Some(7), uid: 0, trusted: true, powers }),
         }),
         kernel: Kernel { release: "6.18.1".to_owned(), pidfd: Ok(()), peer_pidfd: true, clone3: Ok(()) },
-        proc: Proc { usable: Ok(()), hides: None },
+        proc: ProcView { usable: Ok(()), hides: None },
         cgroup: Cgroup {
             mount: CgroupMount::Unified("/sys/fs/cgroup".into()),
             leaf: Err(NoCgroup::NotPermitted("/sys/fs/cgroup/a".into())),

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use machineid_sys::{self as sys, Fork, ForkError, ForkOptions};
 use rustix::process::{PidfdFlags, WaitOptions, getpid, pidfd_open, waitpid};
 
-use super::super::facts::{Kernel, Proc};
+use super::super::facts::{Kernel, ProcView};
 
 pub(super) fn features() -> Kernel {
     Kernel {
@@ -23,9 +23,9 @@ fn clone3() -> Result<(), ForkError> {
     }
 }
 
-pub(super) fn proc() -> Proc {
+pub(super) fn proc() -> ProcView {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    Proc { usable: sys::check_proc().map_err(|error| error.to_string()), hides: hidepid(&mounts) }
+    ProcView { usable: sys::check_proc().map_err(|error| error.to_string()), hides: hidepid(&mounts) }
 }
 
 /// The option by which the newest mount of `/proc` hides other users' processes.
