@@ -15,12 +15,12 @@ use crate::common::{Outcome, PATIENCE, now, until};
 
 const GRACE: Duration = Duration::from_millis(200);
 
-/// As fast as it gets; bounded, since nobody's zombies fill the table of processes.
+/// As fast as it gets; bounded, since zombies without a parent fill the table of processes.
 const PACE: Pace = Pace { nap: Duration::ZERO, hops: 60_000 };
 
 pub(crate) fn run(length: Length) -> Outcome<()> {
     let mut table = Table::new(
-        "Eight comets: from SIGKILL being due to nobody left",
+        "Eight comets: from the time that SIGKILL is due until no process is left",
         &["containment", "median", "worst", "figure to beat"],
     );
     let shape = SHAPES.iter().find(|shape| shape.name == COMETS).ok_or("no comets among the shapes")?;

@@ -53,7 +53,7 @@ fn refused(authority: &Authority, length: Length) -> Outcome<()> {
     let last = if authority.key.ends_with('0') { '1' } else { '0' };
     let keys = [
         ("the organisation's, but for its last character", format!("{all_but_one}{last}")),
-        ("one that nobody has", format!("org_{}", "0".repeat(authority.key.len() - "org_".len()))),
+        ("one that does not exist", format!("org_{}", "0".repeat(authority.key.len() - "org_".len()))),
         ("no key at all", "wrong".to_owned()),
     ];
     let mut took: [Vec<Duration>; 3] = Default::default();
@@ -114,7 +114,7 @@ fn seed(authority: &Authority) -> Outcome<()> {
 fn sign_in(authority: &Authority) -> Outcome<(String, String)> {
     let answer = try_key(authority, &authority.key)?;
     let header = |name: &str| answer.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let org = header("location:").and_then(|to| to.rsplit('/').next()).ok_or("nobody was signed in")?;
+    let org = header("location:").and_then(|to| to.rsplit('/').next()).ok_or("the sign-in failed")?;
     let cookie = header("set-cookie:").and_then(|set| set.split(';').next()).ok_or("no cookie")?;
     Ok((org.to_owned(), cookie.to_owned()))
 }

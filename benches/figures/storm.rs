@@ -129,7 +129,7 @@ pub(crate) fn run_alone(length: Length) -> Outcome<()> {
         until("the agent is up", || (lines(&notes, "up") == 1).then_some(()))?;
         until("the agent is supervised", || (daemon.agents().ok()? == 1).then_some(()))?;
         authority.tell("revoke", DEVICE)?;
-        // A check is answered by a validation of its own: nobody waits for the interval.
+        // A check is answered by a validation of its own: no check waits for the interval.
         daemon.get("/v1/check")?;
         until("it has its stop signal", || (lines(&notes, "") == 2).then_some(()))?;
         let text = fs::read_to_string(&notes)?;

@@ -108,7 +108,7 @@ fn survivors(under: &Under, event: Event) -> Outcome<Vec<String>> {
     let authority = Authority::start()?;
     let place = match under {
         Under::Ours { mode, ordinary: true } if is_root() => match *mode {
-            "auto" | "cgroup" => Place::ordinary_delegated().ok_or("no control group to be had")?,
+            "auto" | "cgroup" => Place::ordinary_delegated().ok_or("no control group available")?,
             _ => Place::ordinary(),
         },
         Under::Ours { .. } | Under::Tool { .. } => Place::own(),

@@ -129,7 +129,7 @@ fn agents_of_the_others_live(world: &mut World) {
     });
     let mut stopped = stopped.into_inner().unwrap();
     stopped.sort();
-    ledger.broken_for("agents were stopped that nobody revoked", &stopped);
+    ledger.broken_for("agents were stopped that no operator revoked", &stopped);
 }
 
 fn start_again(ledger: &Ledger, member: &mut Member, program: &std::path::Path) {

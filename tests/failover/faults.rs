@@ -169,7 +169,7 @@ fn fail_over(
     world.open_networks();
     world.ledger.say(&format!("  server {} is the primary now", world.databases.primary.name));
     wait_until(end);
-    // One that stood still goes on here, and ends its sessions that nobody holds any more.
+    // One that stood still goes on here, and ends its sessions that no client holds any more.
     if let Some(refused) = world.databases.rebuild(rebuild) {
         world.ledger.say(&format!("  copied instead of rewound: {refused}"));
     }

@@ -136,7 +136,7 @@ fn whatever_breaks_the_database_every_kind_of_stop_is_in_force_and_none_is_lost(
 
     let denied = |authority: &Authority| {
         assert_eq!(orgs[0].at(authority).code("a"), "DEVICE_REVOKED");
-        assert_eq!(orgs[0].at(authority).code("b"), "ALLOW", "which nobody stopped");
+        assert_eq!(orgs[0].at(authority).code("b"), "ALLOW", "which was not stopped");
         assert_eq!(host.at(authority).code("b"), "INVALID_ORG_KEY");
         assert_eq!(
             (orgs[1].at(authority).code("a"), orgs[1].at(authority).code("b")),

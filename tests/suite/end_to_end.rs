@@ -176,7 +176,7 @@ fn cut_off_from_the_authority_the_agent_lives_to_the_end_of_its_lease_and_no_lon
         working.wrapped.stderr()
     };
     assert!(lines.contains("LEASE_EXPIRED"), "{lines}");
-    // Whoever of daemon, wrapper and guardian is first.
+    // The first of daemon, wrapper and guardian.
     assert!(
         lines.contains("the authority") || lines.contains("the wrapper did not react in time"),
         "it says why: {lines}"

@@ -64,7 +64,7 @@ impl BareServer {
     }
 }
 
-/// The serving process. Ends when whoever started it does.
+/// The serving process. Ends when its parent does.
 pub(crate) fn serve(arguments: &[String]) -> Outcome<()> {
     let [socket, length] = arguments else { return Err("a socket and a length are wanted".into()) };
     let body = Bytes::from(vec![b'x'; length.parse()?]);
@@ -105,7 +105,7 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, body: Bytes) {
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let body = body.clone();
         async move {
-            // What was sent is read, as it must be by whoever answers it.
+            // What was sent is read, as every server that answers must do.
             let _ = request.into_body().collect().await;
             Ok::<_, Infallible>(Response::new(Full::new(body)))
         }
@@ -114,7 +114,7 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, body: Bytes) {
 }
 
 fn listen(socket: &Path) -> std::io::Result<UnixListener> {
-    // Renamed into place, so that whoever sees the socket can connect.
+    // Renamed into place, so that a client that sees the socket can connect.
     let unready = socket.with_extension("unready");
     let listener = UnixListener::bind(&unready)?;
     std::fs::rename(unready, socket)?;

@@ -46,7 +46,7 @@ impl Daemon {
         Self::begin(authority, url, Place::own(), "")
     }
 
-    /// The same run by whom `place` says, with further lines of the section `enforcement`.
+    /// The same, run by the user that `place` names, with further lines of the section `enforcement`.
     pub(crate) fn start_at(authority: &Authority, place: Place, enforcement: &str) -> Outcome<Self> {
         Self::begin(authority, &authority.url(), place, enforcement)
     }

@@ -18,7 +18,7 @@ impl Delayed {
         let address = listener.local_addr()?;
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
-                // Whoever finds the authority gone sees its connection closed.
+                // A client that finds the authority gone sees its connection closed.
                 let _ = join(near, authority, delay);
             }
         });

@@ -16,7 +16,7 @@ use super::{Outcome, PATIENCE, now};
 /// Room for one answer.
 const ROOM: usize = 4096;
 
-/// Whom to ask, and what.
+/// The server to ask, and the request.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) address: Address,

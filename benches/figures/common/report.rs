@@ -39,7 +39,7 @@ impl Table {
     }
 }
 
-/// A line for whoever reads. A reader who has gone changes nothing.
+/// Prints a line. A closed pipe is no error.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }

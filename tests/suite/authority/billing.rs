@@ -43,7 +43,7 @@ fn a_plan_is_confirmed_on_its_page_exactly_once() {
         page.text
     );
     assert!(page.text.contains("free, up to 3 devices") && page.text.contains("scale, up to 250 devices"));
-    assert!(!page.text.contains("<form"), "whoever holds the org key only looks");
+    assert!(!page.text.contains("<form"), "the holder of the org key only looks");
     assert_eq!(browse(&authority, "POST", &url).status, 410);
     assert_eq!(usage(), "free", "neither that nor looking changes anything");
 

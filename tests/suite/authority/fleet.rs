@@ -152,7 +152,7 @@ fn a_list_holds_every_device_with_its_times() {
     }
     assert_eq!((&answer["limit"], &answer["devicesUsed"]), (&json!(25), &json!(1)));
     assert!(answer.get("nextCursor").is_none());
-    // A validation is noticed soon, but nobody waits for that.
+    // A validation is noticed soon, but nothing waits for that.
     org.code("a");
     until("the validation is in the list", || {
         listed(&org, "").1["devices"][0]["lastSeenAt"].as_str().map(str::to_owned)

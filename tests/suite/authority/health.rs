@@ -158,7 +158,7 @@ fn a_standby_that_is_not_waited_for_is_warned_of_as_soon_as_it_is_there_and_refu
     assert!(problem(&strict, "durability").unwrap().contains(empty));
     let org = strict.org("free");
     org.register(&["a"]);
-    assert_eq!(org.code("a"), "ALLOW", "nobody is stopped for it");
+    assert_eq!(org.code("a"), "ALLOW", "no agent is stopped for it");
     assert_eq!(org.device("revoke", "a").status, 200, "a revoke is always possible");
     assert_eq!(org.code("a"), "DEVICE_REVOKED");
     set("ANY 1 (*)");

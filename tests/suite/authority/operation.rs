@@ -84,7 +84,7 @@ fn connections_that_say_nothing_do_not_hold_up_its_end() {
 fn nobody_else_may_use_the_admin_socket_even_where_its_mode_lets_them() {
     let authority = Authority::start();
     if !rustix::process::geteuid().is_root() {
-        // Only root can become somebody else.
+        // Only root can become another user.
         return;
     }
     for (path, mode) in [(authority.directory().to_owned(), 0o755), (authority.admin_socket(), 0o666)] {

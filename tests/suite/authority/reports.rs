@@ -1,4 +1,4 @@
-//! `/devices/report`, `/org/fleet`, `/org/stops`: what is told is kept, for whoever may read it, and decides nothing.
+//! `/devices/report`, `/org/fleet`, `/org/stops`: what is told is kept, for keys that may read it, and decides nothing.
 
 use std::time::Duration;
 

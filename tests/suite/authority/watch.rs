@@ -1,4 +1,4 @@
-//! `/devices/watch` and `/org/events`: whoever watches is told to look, and of nothing else.
+//! `/devices/watch` and `/org/events`: a client that watches is told to look, and of nothing else.
 
 use serde_json::{Value, json};
 

@@ -28,7 +28,7 @@ fn drill(sidecar: &Sidecar, scratch: &TempDir, args: &[&str]) -> Command {
     command
 }
 
-/// Nobody who was told this directory is alive, and nothing is in it.
+/// No process that was told this directory is alive, and nothing is in it.
 fn is_clean(scratch: &TempDir) -> bool {
     let empty = fs::read_dir(scratch.path()).unwrap().next().is_none();
     with_mark(scratch.path().to_str().unwrap()).is_empty() && empty
@@ -63,7 +63,7 @@ fn every_canary_is_gone_in_each_containment_and_nothing_is_left() {
     };
     for mode in ["subreaper", "cgroup", "pidns"] {
         if mode != "subreaper" && !has(mode) {
-            println!("skipped: {mode} is not to be had here");
+            println!("skipped: {mode} is not available here");
             continue;
         }
         let ran = drill(&sidecar, &scratch, &["--containment", mode]).ran();
@@ -123,7 +123,7 @@ fn an_interrupted_drill_leaves_nothing_behind() {
             assert!(is_clean(&scratch), "{signal:?}: {:?}", with_mark(mark));
         }
         // After SIGKILL the canaries notice by themselves, and the wrapper goes with them.
-        eventually("nobody is left", || with_mark(mark).is_empty());
+        eventually("no process is left", || with_mark(mark).is_empty());
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is printed, and to whom.
+//! What is printed, and on which stream.
 
 use std::process::Stdio;
 

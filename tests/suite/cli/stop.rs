@@ -130,7 +130,7 @@ fn who_means_nobody_is_told_who_runs() {
     let ran = ask(&sidecar, &["stop", "scrapper"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.err.contains(&format!("these run: scraper (pid {})", agent["pid"])), "{ran:?}");
-    assert_eq!(ask(&sidecar, &["stop"]).code, 2, "whom?");
+    assert_eq!(ask(&sidecar, &["stop"]).code, 2, "stop what?");
     assert_eq!(ask(&sidecar, &["stop", "scraper", "--all"]).code, 2, "one or all?");
     drop(wrapped);
     let nowhere = sidecar.directory().join("none.sock");

@@ -180,7 +180,7 @@ fn no_page_has_a_barrier_for_the_operator_or_whoever_confirms_a_plan() {
 
     let checkout = org.post("/billing/checkout", &json!({"plan": "scale"})).json();
     let shown = checkout["url"].as_str().unwrap().to_owned();
-    looks.go("checkout, shown to whoever asked", &shown, 200);
+    looks.go("checkout, shown to the user who asked", &shown, 200);
     let number = looks.browser.text(&css("dd code"));
     let link = authority.admin_json(&["confirm-checkout", &number, "--link"]);
     let link = link.as_str().unwrap();

@@ -223,7 +223,7 @@ fn stopping_everything_wants_the_number_and_a_reason_and_is_taken_back_in_two_st
         assert!(reply.status == 400 && reply.text.contains("Nothing was stopped"), "{}", reply.text);
     }
     assert_eq!(org.code("a"), "ALLOW");
-    // One that comes between the page and the answer keeps nobody from stopping, and is stopped as well.
+    // One that comes between the page and the answer keeps no operator from stopping, and is stopped as well.
     org.register(&["late"]);
     let reply = visitor.post(&path, &[("shown", "3"), ("confirm", "3"), ("reason", "drill")]);
     let board = reply.header("location").unwrap().to_owned();
@@ -235,7 +235,7 @@ fn stopping_everything_wants_the_number_and_a_reason_and_is_taken_back_in_two_st
     assert!(line[0] == "devices/revoke_batch" && line[1].starts_with("console:key:") && line[3] == "drill", "{line:?}");
     assert!(visitor.get(&path).text.contains(&board), "an earlier stop is found again");
     let shown = visitor.get(&board).text;
-    assert!(shown.contains("No host has confirmed") && !shown.contains("Confirmed by"), "nobody reports: {shown}");
+    assert!(shown.contains("No host has confirmed") && !shown.contains("Confirmed by"), "no host reports: {shown}");
 
     let restore = format!("{board}/restore");
     let asked = visitor.get(&restore).text;
@@ -308,7 +308,7 @@ fn a_plan_is_asked_for_by_the_organisation_and_confirmed_by_the_operator() {
     let number = between(&page, "checkout <code>", "<").to_owned();
     assert!(!page.contains("Confirm scale"), "{page}");
     let confirm = [("action", "confirm-checkout"), ("number", number.as_str())];
-    assert_eq!(visitor.post(&format!("{settings}/operate"), &confirm).status, 404, "not for whoever holds the key");
+    assert_eq!(visitor.post(&format!("{settings}/operate"), &confirm).status, 404, "not for the holder of the key");
     let mut operator = operator(&authority);
     let page = operator.get(&settings).text;
     assert!(page.contains("Confirm scale"), "{page}");

@@ -162,7 +162,7 @@ fn a_result_is_shown_again_and_undoes_nothing_that_came_since() {
     }
     let elsewhere = authority.org("pro");
     assert_eq!(Visitor::signed_in(&elsewhere).get(&address).status, 404);
-    assert_eq!(Visitor::new(&authority).get(&address).status, 303, "nobody is signed in");
+    assert_eq!(Visitor::new(&authority).get(&address).status, 303, "no session is signed in");
     assert_eq!(visitor.get(&format!("{}/result/17", place(&org))).status, 410);
     assert_eq!(visitor.get(&format!("{}/result/x", place(&org))).status, 404);
 }

@@ -85,7 +85,7 @@ fn who_guesses_keys_is_told_to_wait() {
     }
     let refused = guess("org_guess");
     assert!(refused.status == 429 && refused.header("retry-after").is_some(), "{}", refused.text);
-    assert_eq!(guess(&org.key).status, 303, "whoever knows the key is no guesser");
+    assert_eq!(guess(&org.key).status, 303, "a client that knows the key is no guesser");
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn an_operators_link_signs_in_once() {
     let mut visitor = Visitor::new(&authority);
     for _ in 0..2 {
         let page = visitor.get(&path);
-        assert!(page.status == 200 && page.header("set-cookie").is_none(), "to look signs nobody in");
+        assert!(page.status == 200 && page.header("set-cookie").is_none(), "to look does not sign in");
     }
     let reply = visitor.post_raw(&path, &[], &[]);
     assert_eq!(reply.header("location"), Some(format!("/console/org/{}", org.id).as_str()));

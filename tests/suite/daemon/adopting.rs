@@ -66,7 +66,7 @@ fn a_process_that_runs_is_adopted_with_its_descendants_and_ended_at_a_deny() {
     let authority = Authority::start();
     let (org, mut sidecar) = start(&authority);
     let mark = unique_sleep();
-    // One obeys, one must be killed, one has left session and group, and one is an orphan of before.
+    // One obeys, one must be killed, one has left session and group, and one was an orphan already.
     let mut stray = Stray::shell(&format!(
         "setsid sleep {mark} & (trap '' TERM; exec sleep {mark}) & sleep {mark} & (exec sleep {mark}) & wait; wait"
     ));
@@ -153,7 +153,7 @@ fn what_must_not_be_adopted_is_refused_in_a_sentence_and_left_alone() {
     let mut gone = Stray::start(&mut Command::new("true"));
     gone.0.wait().unwrap();
     refused(gone.pid(), "there is no process");
-    // A zombie: it has ended, and nobody has looked.
+    // A zombie: it has ended, and is not reaped.
     let zombie = Stray::start(&mut Command::new("true"));
     let stat = format!("/proc/{}/stat", zombie.pid());
     eventually("it has ended", || std::fs::read_to_string(&stat).unwrap().contains(") Z "));

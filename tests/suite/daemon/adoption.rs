@@ -81,7 +81,7 @@ fn without_an_authority_the_recorded_deadline_holds_and_no_longer_one() {
     sidecar.start_again();
     came_back(&sidecar);
     let told = only_record(&sidecar).unwrap()["leases"][0]["until_boot_ms"].as_u64().unwrap();
-    assert_eq!(told, recorded, "a restart gives nobody a longer lease");
+    assert_eq!(told, recorded, "a restart makes no lease longer");
     assert!(agent.is_alive());
     assert_eq!(agent.wrapped.exit_code(), 75, "{}", agent.wrapped.stderr());
     assert!(agent.wrapped.stderr().contains("LEASE_EXPIRED"), "{}", agent.wrapped.stderr());
@@ -132,7 +132,7 @@ fn what_a_wrapper_left_that_died_while_the_daemon_was_away_is_stopped() {
     sidecar.kill();
     agent.wrapped.signal(Signal::KILL);
     agent.wrapped.exit_code();
-    assert!(agent.is_alive(), "nobody is there to stop it");
+    assert!(agent.is_alive(), "nothing is there to stop it");
     sidecar.start_again();
     agent.is_gone();
     assert_eq!(agent.terms(), 1);
@@ -203,7 +203,7 @@ fn a_record_that_names_a_stranger_ends_nobody() {
     let stranger = Agent::start(&sidecar, &[], OBEDIENT);
     sidecar.kill();
     agent.wrapped.signal(Signal::KILL);
-    // The number has gone to somebody else since: the start time says so.
+    // Another process has the number by now: the start time says so.
     let mut text: serde_json::Value = serde_json::from_slice(&fs::read(record(&sidecar, &id)).unwrap()).unwrap();
     text["leader"]["pid"] = stranger.pid.into();
     fs::write(record(&sidecar, &id), text.to_string()).unwrap();

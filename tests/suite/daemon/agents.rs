@@ -11,7 +11,7 @@ use crate::harness::process::{Wrapped, is_alive, number_after};
 use crate::harness::sidecar::{Answer, Setup, Sidecar, chmod, exchange};
 use crate::harness::wait::until;
 
-/// The user as whom tests of root's daemon run agents.
+/// The user as which tests of root's daemon run agents.
 pub(crate) const NOBODY: u32 = 65_534;
 
 /// Says its pid, and each SIGTERM. Ends by one.
@@ -102,7 +102,7 @@ pub(crate) fn as_member(uid: u32, gid: u32, command: &Command) -> Command {
 fn with_identity(uid: u32, groups: &[&str], command: &Command) -> Command {
     let uid = uid.to_string();
     let mut other = Command::new("setpriv");
-    // A search path that leads to nobody's home.
+    // A search path that leads to no home directory.
     other
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .args(["--reuid", &uid, "--regid", &uid])
@@ -221,7 +221,7 @@ pub(crate) fn cgroup_of(pid: i32) -> PathBuf {
     cgroup_root().unwrap().join(path)
 }
 
-/// What a stranger's question about a run that is not his comes to.
+/// The result of a question about another user's run.
 pub(crate) fn strangers_question(sidecar: &Sidecar, id: &Value) -> Answer {
     post(&sidecar.socket(), "/v1/supervise", &json!({"pid": std::process::id(), "run_id": id}))
 }

@@ -84,7 +84,7 @@ fn who_was_allowed_started_and_stopped_is_written_and_requested_is_not_confirmed
     assert_eq!(requested["caller"]["pid"], std::process::id(), "{requested}");
     let exe = std::env::current_exe().unwrap();
     assert_eq!(requested["caller"]["exe"], exe.to_str().unwrap(), "{requested}");
-    // Whom its wrapper killed first, the daemon had not to.
+    // What its wrapper killed first, the daemon need not kill.
     assert!(confirmed["killed"].is_u64() && confirmed["took_ms"].as_u64() >= Some(300), "{confirmed}");
     let decision = &named(&file, "decision")[0];
     assert!(decision["code"] == "ALLOW" && decision["request_id"].is_string(), "{decision}");

@@ -68,7 +68,7 @@ fn a_process_that_left_its_parents_behind_is_asked_and_ended_by_its_control_grou
     }
     let authority = Authority::start();
     let (org, sidecar) = start_with(&authority, "");
-    // The wrapper made by hand inherits no orphans: by descent this one is nobody's.
+    // The wrapper made by hand inherits no orphans: by descent this one belongs to no run.
     let lost = "sh -c 'setsid sh -c \"trap \\\"echo lost got TERM\\\" TERM; echo lost ready \\$\\$; \
                 while :; do sleep 0.1; done\" &'; trap 'echo got TERM; exit 0' TERM; sleep 0.3; echo agent ready $$; \
                 while :; do sleep 0.1; done";

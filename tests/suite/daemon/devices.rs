@@ -104,7 +104,7 @@ impl Drop for Crowd {
     }
 }
 
-/// Established connections to that port, whoever's: whose they are an ordinary user is not told of a process that keeps a
+/// Established connections to that port, of any process: whose they are an ordinary user is not told of a process that keeps a
 /// secret.
 fn connections(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();

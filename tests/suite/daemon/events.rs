@@ -1,4 +1,4 @@
-//! `GET /v1/events`: what happens, in order, to those whom it concerns.
+//! `GET /v1/events`: what happens, in order, to the clients that it concerns.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -13,7 +13,7 @@ use crate::harness::authority::Authority;
 use crate::harness::sidecar::{Setup, Sidecar, exchange};
 use crate::harness::wait::{eventually, until};
 
-/// Somebody who listens.
+/// A client that listens.
 pub(super) struct Listener {
     events: Receiver<Value>,
     connection: UnixStream,
@@ -106,7 +106,7 @@ fn a_revoke_is_told_from_the_decision_to_the_last_process() {
     assert_eq!(stopping["request_id"], denied["request_id"]);
     let stopped = listener.next();
     assert_eq!((&stopped["event"], &stopped["confirmed"]), (&json!("agent-stopped"), &json!(true)), "{stopped}");
-    // Whom its wrapper killed first, the daemon had not to.
+    // What its wrapper killed first, the daemon need not kill.
     assert!(stopped["killed"].is_u64() && stopped["took_ms"].as_u64() >= Some(300), "{stopped}");
     agent.is_gone();
     org.device("unrevoke", "events-host:1");

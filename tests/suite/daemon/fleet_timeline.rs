@@ -76,7 +76,7 @@ fn an_entrypoint_that_ends_with_its_agent_says_so_before_it_is_gone() {
     eventually("its agent is told of", || fleet()["devices"][0]["sidecars"][0]["agents"] == 1);
     org.device("revoke", "host:1");
     assert_eq!(whole.exit_code(), 77);
-    // At once: nobody is left who could tell it later.
+    // At once: no process is left that could tell it later.
     let told = fleet();
     let sidecar = &told["devices"][0]["sidecars"][0];
     assert_eq!((&sidecar["stop"]["state"], &told["agents"]), (&"confirmed".into(), &0.into()), "{told:#}");

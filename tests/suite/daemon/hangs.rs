@@ -80,7 +80,7 @@ fn each_file_in_turn(put: impl Fn(&Path), told: impl Fn(&Path) -> String) {
     fs::remove_file(key).unwrap();
     put(key);
     sidecar.signal(Signal::HUP);
-    assert!(agent.is_alive(), "what cannot be read stops nobody");
+    assert!(agent.is_alive(), "what cannot be read stops no agent");
     org.device("revoke", DEVICE);
     assert_eq!(check(&sidecar, "a check after the revoke").status, 403);
     assert_eq!(soon("the stop", || agent.wrapped.exit_code()), 77);

@@ -136,7 +136,7 @@ fn a_second_rotation_within_the_overlap_ends_the_oldest_key_and_says_so_before()
     assert_eq!(sidecar.check().status, 200);
     let rotated = org.admin("rotate-key", &["--yes"]);
     assert_eq!(rotated["olderKeyEnded"], true);
-    eventually("the oldest key is nobody's", || sidecar.check().code() == "INVALID_ORG_KEY");
+    eventually("the oldest key is no organisation's", || sidecar.check().code() == "INVALID_ORG_KEY");
     let third = renewed(&org, &rotated);
     assert_eq!((org.get("/usage").status, second.get("/usage").status, third.get("/usage").status), (401, 200, 200));
     let listed = Command::new(env!("CARGO_BIN_EXE_machineid"))

@@ -1,4 +1,4 @@
-//! The org key changes in its file, and nobody is stopped for it.
+//! The org key changes in its file, and no agent is stopped for it.
 
 use std::fs;
 use std::os::unix::fs::symlink;

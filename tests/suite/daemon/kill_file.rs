@@ -189,7 +189,7 @@ fn it_is_seen_when_no_watch_is_to_be_had() {
         let authority = Authority::start();
         let (setup, file) = setup(&authority);
         if !can_limit_watches(setup.directory.path()) {
-            skipped("a daemon without file watches", "user namespaces are not to be had here");
+            skipped("a daemon without file watches", "there are no user namespaces here");
             return;
         }
         let mut command = start_blind(&setup, limit);

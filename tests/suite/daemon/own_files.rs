@@ -80,7 +80,7 @@ fn a_daemon_whose_directories_are_wiped_makes_its_files_again_and_knows_its_agen
     assert!(String::from_utf8_lossy(&page.stdout).contains("made again"), "{page:?}");
     assert!(sidecar.get("/v1/events?from=oldest&follow=false").unwrap().body.contains("files-restored"));
 
-    // Everything is as it was: starts, the lock, the hold, and the agent of before, also for the next daemon.
+    // Everything is as it was: starts, the lock, the hold, and the agent from before, also for the next daemon.
     let mut another = Wrapped::start(sidecar.wrap(&[], &["true"]));
     assert_eq!(another.exit_code(), 0, "{}", another.stderr());
     let second = sidecar.setup().command().output().unwrap();

@@ -269,7 +269,7 @@ fn another_authority_is_registered_with_and_agents_live_on() {
     assert_eq!(sidecar.check().status, 200);
     assert_eq!(sidecar.status()["authority"]["url"], json!(url));
     drop(old);
-    assert_eq!(sidecar.check().status, 200, "nobody asks the old one any more");
+    assert_eq!(sidecar.check().status, 200, "the old one is asked no more");
     assert!(agent.is_alive() && agent.terms() == 0);
     org.device("revoke", "host:test");
     assert_eq!(sidecar.check().code(), "DEVICE_REVOKED");

@@ -134,7 +134,7 @@ fn who_vouches_for_the_authority_is_read_again_from_its_file_and_from_another() 
     assert!(said.contains("authority.ca_file") && said.contains("the certificates in use stay"), "{said}");
     assert_eq!(sidecar.check().status, 200);
 
-    // Whoever is no longer vouched for is not believed, on a connection that was there before either.
+    // A client that is no longer vouched for is not believed, not even on a connection from before.
     fs::copy(STRANGERS, &other).unwrap();
     fs::rename(&other, &ours).unwrap();
     no_problem(&sidecar, "the stranger's certificate is one");

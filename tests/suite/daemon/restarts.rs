@@ -30,7 +30,7 @@ fn twenty_restarts_in_a_row_lose_no_agent_and_let_none_in_unasked() {
         } else {
             assert_eq!(sidecar.terminate().code(), Some(0));
         }
-        // One who asks while nobody is there, and one who asks the first moment somebody is.
+        // One asks while no daemon is there, and one at the first moment that one is.
         let unasked = sidecar.directory().join("unasked");
         let touch = ["touch", unasked.to_str().unwrap()];
         let mut nobody_there = Wrapped::start(sidecar.wrap(&["--device", "agent-denied"], &touch));

@@ -25,7 +25,7 @@ fn start(org: &Org<'_>, authority: &Authority) -> Sidecar {
     setup.start()
 }
 
-/// In the place of a file that is about to be written: whoever opens it to write waits until somebody reads it.
+/// In the place of a file that is about to be written: a process that opens it to write waits until another reads it.
 struct Stuck(PathBuf);
 
 impl Stuck {

@@ -57,7 +57,7 @@ fn agent(framework: &str, script: &str) -> Option<Vec<String>> {
     Some(vec![python(framework)?.display().to_string(), script.display().to_string()])
 }
 
-/// What the frameworks need, and what keeps them from talking to anybody else.
+/// What the frameworks need, and what keeps them from talking to any other server.
 fn prepare(command: &mut Command, model: &Model) {
     command
         .env("OPENAI_BASE_URL", &model.base_url)

@@ -6,7 +6,7 @@ mod gateways;
 
 use crate::harness::place::skipped;
 
-/// Whether a program is to be had, as a shell looks for it. In CI each is.
+/// Whether a program is installed, as a shell looks for it. In CI each is.
 #[expect(clippy::disallowed_methods, reason = "a test reads its own environment")]
 fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -85,7 +85,7 @@ fn a_validation_that_hangs_holds_up_no_check_no_hint_and_no_start() {
         assert_eq!(start.exit_code(), 0, "{}", start.stderr());
         let start = BootTime::now().saturating_since(began);
         eprintln!("beside a validation that hangs: a check took {check:.1?}, a hint {hint:.1?}, a start {start:.1?}");
-        // Generous: on a busy machine the point is that nobody waits for the hanging one, which takes a minute.
+        // Generous: on a busy machine the point is that no check waits for the hanging one, which takes a minute.
         assert!(check.max(hint).max(start) < Duration::from_secs(5));
         assert_eq!(hanging.join().unwrap().status, 200, "who asked first took the later answer");
         injector.release();

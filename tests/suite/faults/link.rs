@@ -52,7 +52,7 @@ impl Link {
             && run("ip", &format!("-n {name} link set eth0 up"))
             && link.within("iptables -L -n");
         if !made {
-            skipped(what, "no network namespace with iptables is to be had (apt-get install iproute2 iptables)");
+            skipped(what, "no network namespace with iptables is available (apt-get install iproute2 iptables)");
         }
         made.then_some(link)
     }

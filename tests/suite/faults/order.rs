@@ -28,7 +28,7 @@ impl<'a> Scene<'a> {
         Self { org, injector, sidecar, agent }
     }
 
-    /// Asks, lets the answer be made and held; meanwhile `change` happens and somebody else asks, whose answer passes.
+    /// Asks, lets the answer be made and held; meanwhile `change` happens and another client asks, whose answer passes.
     /// Gives both answers, the held one's first.
     fn overtake(&self, change: impl FnOnce()) -> (Answer, Answer) {
         self.injector.set(Fault::HoldNext);

@@ -73,7 +73,7 @@ fn agents_live_through_eight_seconds_of_answers_that_are_marked_as_no_decision_a
     assert!(told.json()["allowed"] == false && told.head.contains("x-machineid-undecided: 1"), "{told:?}");
     let left = OUTAGE.saturating_sub(BootTime::now().saturating_since(began));
     let_time_pass(left);
-    assert_eq!(alive(&agents), AGENTS, "nobody was denied: {}", sidecar.log());
+    assert_eq!(alive(&agents), AGENTS, "no agent was denied: {}", sidecar.log());
 
     injector.set(Fault::None);
     until("allowed again", || (standing(&sidecar) == "allowed").then_some(()));

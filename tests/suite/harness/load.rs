@@ -1,4 +1,4 @@
-//! How much of a time the machine itself was in the way of whoever is measured.
+//! How much of a time what is measured waited for the machine itself.
 
 use std::fs;
 use std::time::Duration;
@@ -8,7 +8,7 @@ const UNKNOWN: Duration = Duration::from_secs(5);
 /// What any machine may take.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// A moment from which on it is counted how long somebody stood in line for a processor, a disk or memory.
+/// A moment from which on it is counted how long tasks waited for a processor, a disk or memory.
 pub(crate) struct Stalls(Option<Duration>);
 
 impl Stalls {

@@ -27,7 +27,7 @@ while True:
     else: print('keeps somebody waiting', flush=True)
 ";
 
-/// The file system, mounted until this is dropped. Then what it covered is there again, and whoever waits gets an error.
+/// The file system, mounted until this is dropped. Then what it covered is there again, and a call that waits gets an error.
 pub(crate) struct Never {
     server: Wrapped,
     mount: PathBuf,
@@ -74,7 +74,7 @@ impl Never {
 
 impl Drop for Never {
     fn drop(&mut self) {
-        // Its connection ends with the server; whoever waits gets an error.
+        // Its connection ends with the server; a call that waits gets an error.
         self.server.signal(rustix::process::Signal::KILL);
         let _ = self.server.exit_code();
         let _ = Command::new("umount").args(["-l"]).arg(&self.mount).status();

@@ -12,7 +12,7 @@ pub(crate) const ORDINARY: u32 = 54_321;
 /// A second one.
 pub(crate) const ANOTHER: u32 = 54_322;
 
-/// Who runs the daemon and who its agents, when that is not simply whoever runs the test.
+/// The users that run the daemon and its agents, if not the user that runs the test.
 #[derive(Default)]
 pub(crate) struct Place {
     daemon: Option<u32>,
@@ -33,7 +33,7 @@ pub(crate) fn skipped(what: &str, why: &str) {
 }
 
 impl Place {
-    /// Everything as whoever runs the test.
+    /// Everything as the user that runs the test.
     pub(crate) fn own() -> Self {
         Self::default()
     }
@@ -66,14 +66,14 @@ impl Place {
         self.agent != self.daemon
     }
 
-    /// Hands a file or directory over to whoever runs the daemon.
+    /// Hands a file or directory over to the user that runs the daemon.
     pub(crate) fn give_to_daemon(&self, path: &Path) {
         if let Some(uid) = self.daemon {
             chown(path, Some(uid), Some(uid)).unwrap();
         }
     }
 
-    /// Hands a directory over to whoever runs the agents.
+    /// Hands a directory over to the user that runs the agents.
     pub(crate) fn give_to_agents(&self, path: &Path) {
         if let Some(uid) = self.agent {
             chown(path, Some(uid), Some(uid)).unwrap();
@@ -168,7 +168,7 @@ impl Drop for Delegated {
     }
 }
 
-/// Removes a control group with those below it. Fails while anybody is in one of them.
+/// Removes a control group with those below it. Fails while a process is in one of them.
 pub(crate) fn remove_cgroup(path: &Path) -> std::io::Result<()> {
     for below in fs::read_dir(path)?.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         remove_cgroup(&below.path())?;

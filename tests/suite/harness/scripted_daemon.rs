@@ -62,7 +62,7 @@ impl ScriptedDaemon {
         self.directory.path()
     }
 
-    /// As if it had ended: nobody reaches it any more. Connections there are stay.
+    /// As if it had ended: no client reaches it any more. Existing connections stay.
     pub(crate) fn vanish(&self) {
         std::fs::remove_file(self.socket()).unwrap();
     }
@@ -196,7 +196,7 @@ impl Conversation {
         self.send(&SuperviseEvent::Lease { boot_ms, until_boot_ms });
     }
 
-    /// Begins a stop, as a daemon does before it signals anybody: on record, but not yet told.
+    /// Begins a stop, as a daemon does before it signals a process: on record, but not yet told.
     pub(crate) fn begin_stop(&mut self, code: Code, signalled: bool, grace: Duration) -> SuperviseEvent {
         let stop = SuperviseEvent::Stop {
             code,

@@ -60,7 +60,7 @@ impl Setup {
         Self::new(url, &org.key, device)
     }
 
-    /// With daemon and agents run by whom this says.
+    /// With daemon and agents run by the users that this names.
     pub(crate) fn at(mut self, place: Place) -> Self {
         place.open(self.directory.path());
         place.give_to_daemon(self.directory.path());

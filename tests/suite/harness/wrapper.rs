@@ -130,7 +130,7 @@ pub(crate) fn send(pid: i32, signal: rustix::process::Signal) {
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
-/// A number of seconds for `sleep` that nobody else uses, so that the process can be found by it. Whoever still has it in
+/// A number of seconds for `sleep` that no other process uses, so that the process can be found by it. A process that still has it in
 /// its command line when the test ends is killed.
 pub(crate) struct Mark(String);
 

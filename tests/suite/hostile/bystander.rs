@@ -1,4 +1,4 @@
-//! Somebody who has nothing to do with it, and notes every signal that comes all the same.
+//! A process that has nothing to do with it, and notes every signal that it gets.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

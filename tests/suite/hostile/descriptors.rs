@@ -66,5 +66,5 @@ fn an_agent_that_cannot_be_recognised_is_not_answered_as_the_host() {
     let after = agent.line_with("after");
     assert!(after.contains(" 503 ") && after.contains("OVERLOADED"), "{after}");
     let still = agent.line_with("still");
-    assert!(still.contains("agent:1"), "who has been recognised once stays so: {still}");
+    assert!(still.contains("agent:1"), "a client that has been recognised once stays so: {still}");
 }

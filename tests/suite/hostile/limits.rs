@@ -419,9 +419,9 @@ time.sleep(1000)
         until("another validation", || (decided() != last).then_some(()));
     }
     let after = resident(&sidecar);
-    eprintln!("daemon: {before} KiB, {after} KiB after a thousand events that nobody read");
+    eprintln!("daemon: {before} KiB, {after} KiB after a thousand events that were not read");
     assert!(after < before + 4096, "{before} KiB, then {after} KiB");
-    assert!(is_alive(agent), "a stream that nobody reads is not a death");
+    assert!(is_alive(agent), "a stream without a reader is not a death");
     org.device("revoke", "host:limits");
     wrapper.line_with("over");
 }

@@ -10,7 +10,7 @@ use crate::harness::process::{Wrapped, is_alive, number_after};
 use crate::harness::sidecar::Setup;
 use crate::harness::wait::until;
 
-/// A pipe with no room left and nobody who reads it; both ends.
+/// A pipe with no room left and no reader; both ends.
 fn full_pipe() -> (OwnedFd, File) {
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     let mut writer = File::from(writer);

@@ -120,7 +120,7 @@ fn under_nohup_a_hang_up_reaches_neither_the_daemon_nor_its_command() {
     let directory = TempDir::new().unwrap();
     let mut command = Command::new("nohup");
     command.arg(env!("CARGO_BIN_EXE_machineid-sidecar")).args(["--dev", "--", "sh", "-c"]);
-    // The command hangs up whoever started it, and would not get any further.
+    // The command hangs up its parent, and would not get any further.
     command.arg("kill -HUP $(ps -o ppid= -p $PPID); sleep 0.3; exit 7").env("TMPDIR", directory.path());
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));

@@ -92,7 +92,7 @@ fn who_names_a_process_that_is_no_descendant_is_refused_and_nobody_is_signalled(
         let strangers =
             [scene.bystander.pid(), scene.bystander.child(), 1, i32::try_from(scene.sidecar.pid()).unwrap()];
         let numbers: Vec<String> = strangers.iter().map(ToString::to_string).collect();
-        // Its parent, itself by a number that is nobody's, and none at all, too.
+        // Its parent, itself by a number that no process has, and none at all, too.
         let program =
             "for pid in [int(a) for a in arguments] + [os.getppid(), 0, -1, 2 ** 31 - 1]: supervise(pid)\nrest()";
         let mut client = scene.client(&["env"], program, &numbers);
@@ -181,7 +181,7 @@ fn a_guardian_that_is_none_brings_no_signal_to_it_or_its_children() {
     client.watch(&[&children[..], &others[..]].concat());
     assert_eq!(children.len(), 8, "{said}");
     scene.revoke(&client);
-    // Those that were accepted are gone; whoever was named as a guardian is not, nor are its children.
+    // Those that were accepted are gone; the process that was named as a guardian is not, nor are its children.
     let answers: Vec<&str> = said.lines().filter(|line| line.starts_with("answer")).collect();
     for (child, answer) in children.iter().zip(&answers) {
         if answer.contains(" ALLOW ") {

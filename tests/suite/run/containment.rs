@@ -116,7 +116,7 @@ fn a_pid_namespace_ends_with_its_wrapper_and_with_its_first_process() {
             "wrapper" => run.signal(Signal::KILL),
             _ => crate::harness::wrapper::send(init, Signal::KILL),
         }
-        eventually("nobody is left", || !somebody_runs(&mark));
+        eventually("no process is left", || !somebody_runs(&mark));
         let output = run.finish();
         assert_eq!(output.status.code(), if killed == "init" { Some(125) } else { None }, "{}", stderr(&output));
     }
@@ -211,7 +211,7 @@ fn one_the_wrapper_leaves_behind_is_removed_by_the_guardian() {
 #[test]
 fn a_named_control_group_that_is_not_to_be_had_is_a_wrapper_failure_that_says_why() {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: takes root to become somebody who may make no control group");
+        println!("skipped: takes root to become a user that may make no control group");
         return;
     }
     let daemon = offering(Containment::Subreaper);

@@ -62,9 +62,9 @@ impl Counted {
         guardian_of(self.run.pid())
     }
 
-    /// Waits until nobody is left, wrapper and guardian included; says who was asked, in order of name.
+    /// Waits until no process is left, wrapper and guardian included; returns which were signalled, in order of name.
     fn asked(&self) -> Vec<String> {
-        eventually("nobody of it is left", || !somebody_runs(&self.mark));
+        eventually("no process of it is left", || !somebody_runs(&self.mark));
         let text = std::fs::read_to_string(self.daemon.directory().join("asked")).unwrap_or_default();
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         lines.sort();
@@ -93,7 +93,7 @@ fn daemon_that_signals() -> ScriptedDaemon {
 }
 
 fn modes() -> &'static [&'static str] {
-    // As an ordinary user there is no control group to be had here, and `auto` is what one gets.
+    // As an ordinary user there is no control group here, and `auto` is what one gets.
     &["subreaper", "auto"]
 }
 
@@ -196,7 +196,7 @@ fn wrapper_and_guardian_killed_at_once_leave_no_leader() {
         run.signal(Signal::STOP);
         send(guardian, Signal::KILL);
         run.signal(Signal::KILL);
-        eventually("nobody is left", || !somebody_runs(&mark));
+        eventually("no process is left", || !somebody_runs(&mark));
     }
 }
 
@@ -212,7 +212,7 @@ fn a_wrapper_killed_while_asking_leaves_neither_guardian_nor_leader() {
         let leader = with_mark(&mark).into_iter().max().unwrap();
         send(leader, Signal::STOP);
         run.signal(Signal::KILL);
-        eventually("nobody is left", || !somebody_runs(&mark));
+        eventually("no process is left", || !somebody_runs(&mark));
     }
 }
 
@@ -367,7 +367,7 @@ fn the_signal_of_a_stop_that_a_wrapper_is_itself_in_is_not_passed_on() {
     run.finish();
 }
 
-/// A process of another user, whom root in a user namespace of its own may not signal.
+/// A process of another user, which root in a user namespace of its own may not signal.
 #[test]
 fn one_that_may_not_be_signalled_is_reported_after_a_bounded_wait() {
     if !rustix::process::geteuid().is_root() {

@@ -239,7 +239,7 @@ fn the_screen_of_a_plain_agent_is_left_alone_in_pyte() {
 
 #[test]
 fn a_terminal_that_takes_nothing_does_not_hold_up_the_end() {
-    // Nobody reads what `yes` writes; or the terminal was halted with Ctrl-S.
+    // Nothing reads what `yes` writes; or the terminal was halted with Ctrl-S.
     for (agent, halted) in [("sh -c 'touch ready; exec yes'", false), ("sh -c 'touch ready; exec sleep 1000'", true)] {
         play(|scene| {
             let mut terminal = scene.case.terminal();

@@ -45,7 +45,7 @@ fn launched(case: &Case, signals: [&str; 3], no_new_privileges: bool) -> String 
         .stderr(std::process::Stdio::piped());
     let output = Running::start(&mut command).finish();
     assert!(output.status.success(), "{}", stderr(&output));
-    // 32 and 33 are the C library's own: it lets nobody set them, so that a program cannot hand them on as they were.
+    // 32 and 33 are the C library's own: it lets no program set them, so that a program cannot hand them on as they were.
     stdout(&output)
         .lines()
         // In a user namespace of its own a process has every capability there, and groups without a name there.

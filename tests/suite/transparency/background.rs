@@ -80,7 +80,7 @@ fn in_a_session_without_a_terminal_it_runs_as_without_the_wrapper() {
 
 #[test]
 fn as_the_first_of_its_session_it_behaves_as_without_the_wrapper() {
-    // As in a new window, or at the end of ssh. Nobody could continue it, so nothing may stop it.
+    // As in a new window, or at the end of ssh. No shell could continue it, so nothing may stop it.
     let seen = same_as_without(|case| {
         let command = format!("{} sh -c 'echo ready; read line; echo got $line; exit 4'", case.run());
         let mut terminal = Terminal::with(case, &command);
@@ -135,7 +135,7 @@ fn a_hang_up_ends_the_whole_tree() {
             }
             terminal.hang_up();
             terminal.wait_for_leader();
-            eventually("nobody is left", || !somebody_runs(&mark));
+            eventually("no process is left", || !somebody_runs(&mark));
         });
     }
 }
@@ -197,7 +197,7 @@ fn a_wrapper_that_is_killed_leaves_the_shell_its_terminal() {
         let wrapper = Pid::from_raw(terminal.job()).unwrap();
         rustix::process::kill_process(wrapper, Signal::KILL).unwrap();
         assert_eq!(terminal.prompt().1, 137);
-        eventually("nobody is left", || !somebody_runs(&mark));
+        eventually("no process is left", || !somebody_runs(&mark));
         terminal.enter("read line; echo got $line");
         eventually("the shell has begun to read a line", || terminal.settings() != settings);
         terminal.enter("hello");

@@ -6,7 +6,7 @@ use super::way::{in_every_way, same_as_without};
 fn every_exit_code_is_the_commands_own() {
     in_every_way(|case| {
         let mut terminal = case.terminal();
-        // All of them in one mode, and in the others those that mean something to somebody.
+        // All of them in one mode, and in the others those that mean something to a program.
         let some = "0 1 2 64 74 75 76 77 78 124 125 126 127 128 129 130 137 143 192 254 255";
         let (text, _) = terminal.ask(&format!(
             "for code in {some}; do {} sh -c \"exit $code\"; [ $? = $code ] || echo $code became $?; done",

@@ -26,7 +26,7 @@ fn container(case: &Case, words: &[&str]) -> Command {
 fn can_be_had() -> bool {
     let output = container(&Case::allowed(Way::Bare), &["true"]).output().unwrap();
     if !output.status.success() {
-        eprintln!("SKIPPED: no PID namespace to be had here: {}", stderr(&output));
+        eprintln!("SKIPPED: no PID namespace available here: {}", stderr(&output));
     }
     output.status.success()
 }
@@ -35,7 +35,7 @@ fn can_be_had() -> bool {
 fn works(case: &Case) -> bool {
     let output = container(case, &["true"]).output().unwrap();
     if output.status.code() == Some(125) {
-        eprintln!("SKIPPED, not to be had in a container here: {:?}: {}", case.way, stderr(&output));
+        eprintln!("SKIPPED, not available in a container here: {:?}: {}", case.way, stderr(&output));
     }
     output.status.code() != Some(125)
 }

@@ -7,7 +7,7 @@ use super::way::{Case, in_every_way, same_as_without};
 use crate::harness::eventually;
 use crate::harness::wrapper::{set_flag, somebody_runs, unique_sleep};
 
-/// Says each signal that comes, on the terminal, to the USR1 that ends it. Whoever passes a signal on once more has done
+/// Says each signal that comes, on the terminal, to the USR1 that ends it. A wrapper that passes a signal on once more has done
 /// that before it passes on a USR1 that came later.
 pub(super) const COUNTING: &str = "import os, signal, sys\n\
     few = {1, 2, 3, 10, 15, 18, 28}\n\
@@ -132,7 +132,7 @@ fn the_prompt_is_back_only_when_the_whole_tree_is_empty() {
         let shell = terminal.leader_pid();
         eventually("the foreground is the wrapper's again", || terminal.foreground() == terminal.job());
         assert_ne!(terminal.foreground(), shell);
-        // Impatience reaches those who are left, and hurries nobody away.
+        // A second Ctrl-C reaches the processes that are left, and ends the grace of none.
         terminal.press_key(CTRL_C);
         assert_eq!(terminal.expect("got 2;"), "");
         terminal.press_key(CTRL_C);

@@ -58,7 +58,7 @@ fn ctrl_c_ends_several_at_once() {
         }
         terminal.press_key(CTRL_C);
         let code = terminal.prompt().1;
-        crate::harness::eventually("nobody is left", || !somebody_runs(&mark));
+        crate::harness::eventually("no process is left", || !somebody_runs(&mark));
         code.to_string()
     });
 }

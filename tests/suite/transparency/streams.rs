@@ -51,7 +51,7 @@ fn the_key_is_nowhere_in_the_wrappers_own_environment_and_it_is_not_dumpable() {
     command.env("MACHINEID_ORG_KEY", "org_topsecret");
     let run = Running::start(command.args(["--", "sh", "-c", "echo ready > $0; sleep 1000"]).arg(&ready));
     wait_for_line(&ready);
-    // Root may read it in spite of the attribute; nobody else may.
+    // Root may read it in spite of the attribute; no other user may.
     if let Ok(environment) = std::fs::read(format!("/proc/{}/environ", run.pid())) {
         assert!(!environment.is_empty());
         assert!(!environment.windows(9).any(|window| window == b"topsecret"));

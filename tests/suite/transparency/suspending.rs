@@ -101,7 +101,7 @@ fn the_command_is_continued_once() {
         if !terminal.ask("bg").0.contains("got 18;") {
             terminal.expect("got 18;");
         }
-        // The shell continues nobody who runs already.
+        // The shell continues no job that runs already.
         terminal.foreground_again("agent.py");
         terminal.signal_job(case, Signal::USR1);
         let (text, code) = terminal.prompt();
@@ -235,7 +235,7 @@ fn a_suspended_command_can_be_ended() {
         eventually("it sleeps", || processes().iter().any(|it| it.session == leader && it.name == "sleep"));
         terminal.suspend();
         let (_, code) = terminal.ask("kill %1");
-        eventually("nobody is left", || !somebody_runs(&mark));
+        eventually("no process is left", || !somebody_runs(&mark));
         // It may miss that, and does not look again before the next child of its own ends.
         eventually("the shell has seen the job's end", || terminal.ask("/bin/true; jobs").0.is_empty());
         code.to_string()
@@ -245,7 +245,7 @@ fn a_suspended_command_can_be_ended() {
 
 #[test]
 fn a_daemon_in_front_of_its_command_is_not_suspended_with_it() {
-    // Suspended, it would stop nobody any more.
+    // Suspended, it could stop no agent.
     let case = Case::allowed(Way::Bare);
     let mut terminal = case.terminal();
     let mark = unique_sleep();

@@ -19,7 +19,7 @@ pub(super) const CTRL_D: &str = "\x04";
 pub(super) const CTRL_Z: &str = "\x1a";
 pub(super) const CTRL_BACKSLASH: &str = "\x1c";
 
-/// The shell's prompt holds the last exit code, so that whoever waits for the one reads the other.
+/// The shell's prompt holds the last exit code, so that a test that waits for the one reads the other.
 const PROMPT: &str = "{$?} ";
 
 /// The keyboard and the screen of a terminal, with the process that leads its session.
@@ -132,7 +132,7 @@ impl Terminal {
         }
     }
 
-    /// Suspends the job by Ctrl-Z: what came before the prompt, and the exit code in it. Whoever was reading the terminal
+    /// Suspends the job by Ctrl-Z: what came before the prompt, and the exit code in it. A process that was reading the terminal
     /// stops a moment after the first of the job has, and until then would take what is typed for the shell.
     #[track_caller]
     pub(super) fn suspend(&mut self) -> (String, i32) {
@@ -242,7 +242,7 @@ impl Terminal {
     pub(super) fn wait_for_leader(&mut self) -> std::process::ExitStatus {
         until("the session's first process ends", || {
             if self.line.is_some() {
-                // Nobody may be kept from its end by a screen that nobody reads.
+                // No process may be kept from its end by a screen that is not read.
                 self.unread();
             }
             self.leader.try_wait().unwrap()
@@ -261,7 +261,7 @@ impl Drop for Terminal {
                 eprintln!("--- in the session: {it:?}");
             }
         }
-        // As long as its leader is not reaped, the session's number is nobody else's.
+        // As long as its leader is not reaped, no other session gets its number.
         if matches!(self.leader.try_wait(), Ok(None)) {
             for it in processes().into_iter().filter(|it| it.session == self.leader_pid()) {
                 let _ = rustix::process::kill_process(Pid::from_raw(it.pid).unwrap(), Signal::KILL);

@@ -44,7 +44,7 @@ impl Way {
                 match output.status.code() {
                     Some(0) => true,
                     Some(125) => {
-                        eprintln!("SKIPPED, not to be had here: {way:?}: {line}");
+                        eprintln!("SKIPPED, not available here: {way:?}: {line}");
                         false
                     }
                     code => panic!("{way:?}: {code:?}: {line}"),

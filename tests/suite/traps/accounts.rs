@@ -1,4 +1,4 @@
-//! Who is stopped with whom, and what is told of it: traps 46 to 48.
+//! Which processes are stopped together, and what is told of it: traps 46 to 48.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ fn a_stop_is_accounted_for_by_wrapper_and_daemon() {
     let sidecar = start(&authority, &org.key);
     let mark = Ender(unique_sleep().to_string());
     let file = sidecar.directory().join("status.json");
-    // Three of them, of whom TERM ends none.
+    // Three processes; SIGTERM ends none of them.
     let script = "trap '' TERM; sleep $0 & setsid sleep $0 & echo up $$; sleep $0; true";
     let flags = ["--status-file", file.to_str().unwrap()];
     let mut agent = Wrapped::start(sidecar.wrap(&flags, &["sh", "-c", script, mark.mark()]));

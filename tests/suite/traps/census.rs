@@ -40,7 +40,7 @@ fn mark_of(pid: i32, marks: &[&str]) -> Option<usize> {
     marks.iter().position(|mark| line.windows(mark.len()).any(|window| window == mark.as_bytes()))
 }
 
-/// Ends whoever has one of these marks: nobody else, whatever became of the numbers meanwhile.
+/// Ends the processes that have one of these marks, and no other one that got such a number meanwhile.
 pub(crate) fn end_those_with(marks: &[&str]) {
     for found in with_marks(marks) {
         let Some(pid) = Pid::from_raw(found.pid) else { continue };

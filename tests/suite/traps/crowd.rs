@@ -110,7 +110,7 @@ fn a_crowd_ends(mode: Mode, killers: Killers) {
         Killers::WrappersAlone => sidecar.kill(),
         Killers::DaemonHangs => sidecar.signal(Signal::STOP),
     }
-    until("nobody is left", || (crowd.left() == 0).then_some(()));
+    until("no process is left", || (crowd.left() == 0).then_some(()));
     let took = began.elapsed();
     assert!(took <= GRACE + BEYOND + stalls.allowance(), "{mode:?}, {killers:?}: {took:?}\n{}", sidecar.log());
     if killers == Killers::DaemonHangs {

@@ -45,7 +45,7 @@ fn a_wrapper_killed_at_any_moment_of_its_start_leaves_nothing() {
         let_time_pass(Duration::from_micros(500 * u64::try_from(number).unwrap()));
         wrapped.signal(Signal::KILL);
         drop(wrapped);
-        eventually("nobody is left", || with_marks(&[mark]).is_empty());
+        eventually("no process is left", || with_marks(&[mark]).is_empty());
     }
     eventually("the daemon has forgotten all", || sidecar.status()["agents"].as_array().is_some_and(Vec::is_empty));
 }

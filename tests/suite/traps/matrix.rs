@@ -71,7 +71,7 @@ impl Mode {
         }
     }
 
-    /// The place for it, if it is to be had on this host: found out without our programs, so that what they could have
+    /// The place for it, if this host has it: found out without our programs, so that what they could have
     /// and do not get is a failure.
     pub(super) fn place(self, user: User) -> Result<Place, &'static str> {
         let place = match user {
@@ -105,7 +105,7 @@ struct Trial {
     _mark: Ender,
 }
 
-/// Ends whoever has this mark, when dropped.
+/// Ends the processes that have this mark, when dropped.
 pub(super) struct Ender(pub(super) String);
 
 impl Ender {
@@ -127,7 +127,7 @@ impl Trial {
         let stage = Stage {
             directory: scratch.join(&mark),
             comet: comet_program(place),
-            // All of them together never fill the table of processes, should nobody reap or end them.
+            // All of them together never fill the table of processes, even if none is reaped or ended.
             pace: Pace { nap: Duration::from_millis(5), hops: 2_500 },
             wrapper: place.reachable(env!("CARGO_BIN_EXE_machineid-run")),
             socket: sidecar.socket(),
@@ -281,7 +281,7 @@ fn held_as_asked(sidecar: &Sidecar, mode: Mode, count: usize) -> Vec<PathBuf> {
 /// What is wrong with how this trial ended.
 fn end_of(trial: &mut Trial, event: Event, gone: bool, deadline: &Deadline) -> Option<String> {
     let mark = trial.stage.mark.clone();
-    // Without a daemon nobody ends a wrapper that stands still; its tree must end all the same.
+    // Without a daemon nothing ends a wrapper that is stopped; its tree must end all the same.
     let stands_still = event == Event::LeaseEnds && trial.shape.name == STOPS_WRAPPER;
     let ended = stands_still || deadline.wait_until(|| trial.wrapped.has_ended());
     if !gone {
@@ -290,7 +290,7 @@ fn end_of(trial: &mut Trial, event: Event, gone: bool, deadline: &Deadline) -> O
     if !ended {
         return Some("its wrapper does not end".to_owned());
     }
-    // Once the wrapper has ended by itself nobody is left: it reports no earlier. A guardian may be a moment behind.
+    // Once the wrapper has ended by itself no process is left: it reports no earlier. A guardian may be a moment behind.
     let by_itself = event != Event::WrapperKilled && trial.shape.temper == Temper::Uncooperative;
     if by_itself {
         let left: Vec<_> = with_marks(&[&mark]).into_iter().filter(|found| !found.is_supervisor()).collect();
@@ -346,7 +346,7 @@ fn account_of(trial: &mut Trial, mode: Mode, event: Event) -> Option<String> {
     }
     if event != Event::WrapperKilled {
         let status = trial.status();
-        // One may be gone before its wrapper has heard of the stop, which then sends nobody anything. Of two that hold one
+        // One may be gone before its wrapper has heard of the stop, which then sends no signal. Of two that hold one
         // lease the inner may be the first.
         let did_nothing = status["signalled"] == 0 && status["killed"] == 0;
         // On a host whose processors others hold, one may take longer to go after its SIGKILL than is waited before it is

@@ -18,12 +18,12 @@
 //! | 9 closed descriptors, output held open | shape |
 //! | 10 moves to the parent control group | shape |
 //! | 11 frozen control group | [`trees`], of version 2 and, on a host that has one, of version 1 |
-//! | 12 no control group to be had | [`trees`]; that a hybrid mount is found is what [`matrix`] runs on where there is one |
+//! | 12 no control group available | [`trees`]; that a hybrid mount is found is what [`matrix`] runs on where there is one |
 //! | 13 number recycled between the signals | [`trees`]; the zombie leader in `tree::table_tests` |
 //! | 14 pid 1, 0, -1, oneself | `tree::members_tests` (properties); `hostile::strangers` |
 //! | 15 a child that is another user's | [`trees`] |
 //! | 16 a child that cannot be interrupted | [`trees`] |
-//! | 17 zombies are nobody | [`trees`] |
+//! | 17 zombies are not alive | [`trees`] |
 //! | 18 wrapper SIGKILLed | [`matrix`]; `end_to_end::when_the_wrapper_is_killed_…` |
 //! | 19 wrapper SIGSTOPped, then denied | shape; `end_to_end::a_stopped_wrapper_does_not_save_its_agent_…` |
 //! | 20 daemon SIGKILLed, restarted or not | [`matrix`]; `end_to_end::a_daemon_that_is_…`; `daemon::adoption` |
@@ -42,7 +42,7 @@
 //! | 34 descriptors, environment, input | `transparency::{attributes, streams}` |
 //! | 35 signals that are the wrapper's own | `run::core::tests`; `run::ending::signals_reach_the_command_…` |
 //! | 36 exit codes | `transparency::codes`; `run::ending` |
-//! | 37 reaped before it reports | [`matrix`]: nobody is left the moment the wrapper has ended |
+//! | 37 reaped before it reports | [`matrix`]: no process is left the moment the wrapper has ended |
 //! | 41 a slow validation in flight | [`times`]; `gate::core::tests` |
 //! | 42 suspend beyond the lease | `tests/machine` (a real one); `gate::core::tests`, `runs::enforcer::tests`, `run::core::tests` |
 //! | 43 wall clock set | `tests/machine`; nothing that decides can read it (`clippy.toml`) |

@@ -1,7 +1,7 @@
 //! The shapes of process trees that get away from ordinary wrappers. One fixture for the tests here, and for the table of
 //! survivors and the comet in `benches`.
 //!
-//! Every process of a shape has its mark in its command line, so that whoever is left can be found whatever it did to its
+//! Every process of a shape has its mark in its command line, so that a process that is left can be found whatever it did to its
 //! parents, session, environment and descriptors. Comets are too quick to be found so: they hold a named pipe open.
 
 use std::ffi::OsString;
@@ -16,7 +16,7 @@ pub(crate) enum Temper {
     Uncooperative,
     /// Ends one of its supervisors: gone in every containment, since each does without the other.
     Hostile,
-    /// Ends both supervisors at once: gone where somebody else still holds the tree.
+    /// Ends both supervisors at once: gone where another process still holds the tree.
     Murderous,
 }
 
@@ -42,7 +42,7 @@ enum Program {
     Nested(&'static str),
 }
 
-/// How quick comets are, and how long they last when nobody ends them. At full speed they leave nothing to others on a
+/// How quick comets are, and how long they last when nothing ends them. At full speed they leave nothing to others on a
 /// small host: no processor, and in the end no process number.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
@@ -55,7 +55,7 @@ pub(crate) struct Pace {
 /// Where one tree is started.
 #[derive(Clone, Debug)]
 pub(crate) struct Stage {
-    /// A number for `sleep` that nobody else has in a command line.
+    /// A number for `sleep` that no other command line contains.
     pub(crate) mark: String,
     /// A directory of this tree's own, writable for it.
     pub(crate) directory: PathBuf,
@@ -103,7 +103,7 @@ impl Stage {
 pub(crate) const CLEANS_UP: &str = "a stopped child that cleans up on TERM";
 pub(crate) const COUNTS: &str = "counts its stop signals, in a session of its own too";
 pub(crate) const COMETS: &str = "eight comets: fork, setsid, exit";
-/// What a comet notes that nobody ended.
+/// The note of a comet that was not ended.
 pub(crate) const GAVE_UP: &str = "a comet gave up";
 pub(crate) const STOPS_WRAPPER: &str = "stops its wrapper";
 pub(crate) const NESTED: &str = "a wrapper inside, TERM ignored";
@@ -328,7 +328,7 @@ def send(pid, number):
     try: os.kill(pid, number)
     except OSError: pass
 def supervisors():
-    # Whoever above has the mark, and so this command, in its command line: the nearest first.
+    # The ancestors that have the mark, and so this command, in their command lines: the nearest first.
     found, pid = [], os.getppid()
     while pid > 0:
         try:
@@ -375,7 +375,7 @@ impl Shape {
     }
 }
 
-/// The other side of [`Stage::witness`]: knows, without looking at processes, whether anybody holds it open.
+/// The other side of [`Stage::witness`]: knows, without looking at processes, whether a process holds it open.
 #[derive(Debug)]
 pub(crate) struct Witness(std::fs::File);
 
@@ -385,7 +385,7 @@ impl Witness {
         Self(std::fs::File::options().read(true).custom_flags(flags).open(stage.witness()).unwrap())
     }
 
-    /// Waits at most this long until nobody holds it. Only true after somebody did.
+    /// Waits at most this long until no process holds it. Only true after one did.
     pub(crate) fn is_alone(&self, patience: Duration) -> bool {
         let mut polled = [rustix::event::PollFd::new(&self.0, rustix::event::PollFlags::empty())];
         let timeout = rustix::event::Timespec::try_from(patience).unwrap();
@@ -406,7 +406,7 @@ pub(crate) fn be_comets(arguments: &[String]) {
         }
     }
     drop(witness);
-    // Whoever started this decides when it ends; should that fail, the scratch directory goes some day.
+    // The process that started this decides when it ends; should that fail, the scratch directory goes some day.
     while Path::new(ready).exists() {
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -414,7 +414,7 @@ pub(crate) fn be_comets(arguments: &[String]) {
 
 /// Never in one process for longer than it takes to make the next.
 ///
-/// Nobody may be left to end it, and its zombies may be nobody's: so it gives up by itself when its stage is gone, or
+/// Perhaps nothing is left that ends it or reaps its zombies: so it gives up by itself when its stage is gone, or
 /// after so many that it has had its chance. It says so, lest that be taken for a stop.
 fn comet(up: &std::fs::File, leash: &Path, pace: Pace) -> ! {
     for hop in 0..pace.hops {
@@ -443,6 +443,6 @@ fn comet(up: &std::fs::File, leash: &Path, pace: Pace) -> ! {
 fn fork() -> bool {
     // SAFETY: the child only calls what takes no lock: fork, setsid, stat, write and _exit. Its copy of the harness's
     // other thread does not exist, and nothing here waits for it.
-    // Without a process to be had, the comet ends.
+    // If it cannot fork, the comet ends.
     unsafe { libc::fork() == 0 }
 }

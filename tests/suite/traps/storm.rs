@@ -101,8 +101,8 @@ fn ends(mode: Mode) {
     });
     org.device("revoke", "host:storm");
     let code = wrapped.exit_code();
-    // Not within a second here: at its limit a storm takes all processors, and whoever is killed needs one to end.
-    eventually("nobody of the storm is left", || with_marks(&[&mark]).is_empty());
+    // Not within a second here: at its limit a storm takes all processors, and a killed process needs one to end.
+    eventually("no process of the storm is left", || with_marks(&[&mark]).is_empty());
     assert_eq!(code, 77, "{}", wrapped.stderr());
 }
 

@@ -169,7 +169,7 @@ fn a_child_of_another_user_is_reported_where_it_cannot_be_killed_and_nowhere_cal
     }
     let programs = tempfile::tempdir().unwrap();
     fs::set_permissions(programs.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    // What is setuid alone may still be signalled by whoever started it; this gives up the last trace of them, as sudo does.
+    // What is setuid alone may still be signalled by its parent; this gives up the last trace of them, as sudo does.
     let setpriv = programs.path().join("setpriv");
     fs::copy("/usr/bin/setpriv", &setpriv).unwrap();
     chown(&setpriv, Some(0), Some(ORDINARY)).unwrap();
@@ -190,7 +190,7 @@ fn a_child_of_another_user_is_reported_where_it_cannot_be_killed_and_nowhere_cal
         agent.wrapped.line_with("child");
         let mark = agent.mark.mark().to_owned();
         if mode == Mode::Pidns {
-            // In a user namespace of this user's own, root is not to be had.
+            // In a user namespace of this user's own, there is no root.
             eventually("the setuid program has failed", || agent.wrapped.stderr().contains("setpriv"));
             org.device("revoke", DEVICE);
             assert_eq!(agent.wrapped.exit_code(), 77, "{}", agent.wrapped.stderr());
@@ -205,7 +205,7 @@ fn a_child_of_another_user_is_reported_where_it_cannot_be_killed_and_nowhere_cal
         let (status, lines) = (agent.status(), agent.wrapped.stderr());
         assert_eq!(is_alive(child), survives, "{}: {status}", mode.word());
         if survives {
-            // Denied it was; that somebody is left is in the line and the account.
+            // The run was denied; the line and the account say that a process is left.
             assert_eq!(code, 77, "{lines}");
             let survivors = status["survivors"].as_array().unwrap();
             assert!(survivors.len() == 1 && survivors[0]["pid"] == child, "{status}");

@@ -25,7 +25,7 @@ pub(crate) use message::Answer;
 pub(crate) enum Fault {
     /// Nothing: what the authority says arrives.
     None,
-    /// Nobody listens; connections there are get cut.
+    /// Nothing listens; existing connections are cut.
     Refuse,
     /// Connections are accepted and requests read, and nothing more.
     Silent,
@@ -49,7 +49,7 @@ pub(crate) enum Fault {
     Replace(Answer),
     /// These bytes instead of an answer.
     Raw(&'static [u8]),
-    /// A certificate of somebody else's. Only with [`Injector::encrypted`], as the next two.
+    /// Another server's certificate. Only with [`Injector::encrypted`], as the next two.
     WrongCertificate,
     /// Bytes that are no TLS.
     NoTls,
@@ -124,7 +124,7 @@ impl Injector {
     fn listen(authority: SocketAddr, encrypted: Option<Certificates>, address: &str) -> Self {
         // Twice: the kernel takes a port of its own choice back when the socket no longer listens, and one that was named
         // stays.
-        let listener = until("a port that nobody takes between the two", || {
+        let listener = until("a port that no process takes between the two", || {
             let named = TcpListener::bind(address).and_then(|first| first.local_addr()).unwrap();
             TcpListener::bind(named).ok()
         });
@@ -156,7 +156,7 @@ impl Injector {
         let was_refusing = matches!(state.fault, Fault::Refuse);
         let refuses = matches!(fault, Fault::Refuse);
         if refuses && !was_refusing {
-            // Still bound, so that nobody else gets the port.
+            // Still bound, so that no other process gets the port.
             rustix::net::shutdown(&self.shared.listener, rustix::net::Shutdown::Both).unwrap();
         }
         if fault.is_of_connections() || state.fault.is_of_connections() {
@@ -227,7 +227,7 @@ impl Shared {
                 let shared = Arc::clone(&self);
                 std::thread::spawn(move || shared.serve(&connection));
             } else {
-                // Nobody listens for now.
+                // Nothing listens for now.
                 let state = self.lock();
                 let refusing = |state: &mut State| matches!(state.fault, Fault::Refuse) && !state.ended;
                 let (state, _) = self.changed.wait_timeout_while(state, PATIENCE * 10, refusing).unwrap();
