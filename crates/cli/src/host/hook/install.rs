@@ -129,5 +129,5 @@ fn no_such_scope(agent: Agent, scope: Scope) -> Problem {
 }
 
 fn problem(error: FileError) -> Problem {
-    Problem::failure(error)
+    Problem::failure(format!("{error}; {}", error.remedy()))
 }
