@@ -13,6 +13,7 @@ mod console;
 mod devices;
 mod flood;
 mod freshness;
+mod hook;
 mod memory;
 mod push;
 mod replicas;
@@ -46,8 +47,9 @@ impl Length {
 
 type Figure = fn(Length) -> Outcome<()>;
 
-const FIGURES: [(&str, Figure); 15] = [
+const FIGURES: [(&str, Figure); 16] = [
     ("start", start::run),
+    ("hook", hook::run),
     ("memory", memory::run),
     ("checks", checks::run),
     ("survivors", survivors::run),

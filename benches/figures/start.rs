@@ -28,11 +28,11 @@ enum Measure {
 }
 
 /// Something that is timed in each round.
-struct Contender {
-    name: &'static str,
-    goal: &'static str,
+pub(crate) struct Contender {
+    pub(crate) name: &'static str,
+    pub(crate) goal: &'static str,
     step: Box<dyn FnMut() -> Outcome<Duration>>,
-    took: Vec<Duration>,
+    pub(crate) took: Vec<Duration>,
 }
 
 pub(crate) fn run(length: Length) -> Outcome<()> {
@@ -63,7 +63,8 @@ pub(crate) fn stamp() -> Outcome<()> {
     Ok(())
 }
 
-fn measured(mut contenders: Vec<Contender>, rounds: usize) -> Outcome<Vec<Contender>> {
+/// Times all of them in turn, round by round.
+pub(crate) fn measured(mut contenders: Vec<Contender>, rounds: usize) -> Outcome<Vec<Contender>> {
     // Warm: the programs are in the page cache and the daemon holds its connection to the authority.
     for contender in &mut contenders {
         (contender.step)()?;
@@ -129,7 +130,7 @@ fn contenders(daemon: Daemon, measure: Measure) -> Outcome<Vec<Contender>> {
 }
 
 impl Contender {
-    fn new(name: &'static str, goal: &'static str, step: Box<dyn FnMut() -> Outcome<Duration>>) -> Self {
+    pub(crate) fn new(name: &'static str, goal: &'static str, step: Box<dyn FnMut() -> Outcome<Duration>>) -> Self {
         Self { name, goal, step, took: Vec::new() }
     }
 }

@@ -12,6 +12,7 @@
 //! | `agents` | one file an agent: its form of a no, where its settings are, what must stand beside the hook |
 //! | `command` | the shell line that starts the hook, and how it is recognised |
 //! | `settings` | the hook in a file of settings: put in, taken out, found |
+//! | `switches` | what keeps the agent from calling it: switches in any of its settings, variables, trust |
 //!
 //! An agent that does not understand an answer usually lets the call through. So each agent is answered in its own form of a
 //! no, and each no has a reason: some agents ignore one without.
@@ -24,9 +25,10 @@ pub mod command;
 pub mod event;
 pub mod reply;
 pub mod settings;
+pub mod switches;
 pub mod verdict;
 
-pub use agents::{Agent, Form, Guard, Kind, Scope};
+pub use agents::{Agent, Form, Guard, Kind, Scope, codex_skips};
 pub use command::HookCommand;
 pub use reply::Reply;
 pub use verdict::Verdict;

@@ -1,5 +1,9 @@
-"""An agent of OpenAI's Agents SDK with one tool, a shell: python openai_agents.py PROMPT"""
+"""An agent of OpenAI's Agents SDK with one tool, a shell: python openai_agents.py PROMPT
 
+It asks before each tool call if there is a module `machineid_hook`, as `machineid hook install openai-agents` prints it.
+"""
+
+import importlib.util
 import subprocess
 import sys
 
@@ -13,4 +17,9 @@ def shell(command: str) -> str:
 
 
 agent = Agent(name="worker", instructions="Use the shell.", tools=[shell], model="standin")
-print(Runner.run_sync(agent, sys.argv[1]).final_output)
+hooks = None
+if importlib.util.find_spec("machineid_hook"):
+    from machineid_hook import MachineidHooks
+
+    hooks = MachineidHooks()
+print(Runner.run_sync(agent, sys.argv[1], hooks=hooks).final_output)

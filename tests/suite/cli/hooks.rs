@@ -84,44 +84,90 @@ fn without_a_daemon_and_with_half_an_answer_the_call_is_blocked_and_the_session_
     }
 }
 
-#[test]
-fn whatever_keeps_the_hook_waiting_is_a_no_within_its_deadline() {
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("hung.sock");
-    let _hung = UnixListener::bind(&socket).unwrap();
-    let command = || machineid(&["hook", "cline", "--timeout", "300ms", "--socket", socket.to_str().unwrap()]);
-    let began = BootTime::now();
-    // A daemon that is stopped, and an event that does not end: its writer holds the pipe open.
-    let silent = told(command(), EVENT.as_bytes());
-    let mut endless = started(command());
-    let mut pipe = endless.stdin.take().unwrap();
-    pipe.write_all(b"{\"a\":\"").unwrap();
-    let endless = Ran::from(endless.wait_with_output().unwrap());
-    drop(pipe);
-    for ran in [silent, endless] {
-        assert!(ran.json()["cancel"] == true && ran.err.contains("no answer within 300ms"), "{ran:?}");
+/// How each agent takes a no: the exit code, and a field of the JSON on stdout with its value.
+const NO: [(&str, i32, &str, &str); 12] = [
+    ("claude-code", 2, "/hookSpecificOutput/permissionDecision", "\"deny\""),
+    ("codex", 2, "", ""),
+    ("gemini-cli", 2, "/decision", "\"deny\""),
+    ("qwen-code", 2, "/hookSpecificOutput/permissionDecision", "\"deny\""),
+    ("copilot", 0, "/permissionDecision", "\"deny\""),
+    ("mistral-vibe", 0, "/decision", "\"deny\""),
+    ("cline", 0, "/cancel", "true"),
+    ("opencode", 2, "/end", "false"),
+    ("pi", 2, "/end", "false"),
+    ("cursor", 0, "/permission", "\"deny\""),
+    ("claude-agent-sdk", 2, "/hookSpecificOutput/permissionDecision", "\"deny\""),
+    ("openai-agents", 2, "/end", "false"),
+];
+
+fn assert_no((agent, code, field, value): (&str, i32, &str, &str), ran: &Ran, why: &str) {
+    assert!(ran.code == code && ran.err.contains(why), "{agent}: {ran:?}");
+    if field.is_empty() {
+        assert_eq!(ran.out, "", "{agent}");
+    } else {
+        let json = ran.json();
+        assert_eq!(json.pointer(field).map(ToString::to_string).as_deref(), Some(value), "{agent}: {ran:?}");
     }
-    // Far below the time that any agent waits, on a busy machine as well.
-    assert!(BootTime::now().saturating_since(began) < Duration::from_secs(20));
 }
 
 #[test]
-fn what_is_no_event_is_blocked_though_the_daemon_allows() {
+fn whatever_keeps_the_hook_waiting_is_a_no_within_its_deadline_in_each_agent_s_form() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("hung.sock");
+    let _hung = UnixListener::bind(&socket).unwrap();
+    let command = |agent| machineid(&["hook", agent, "--timeout", "300ms", "--socket", socket.to_str().unwrap()]);
+    let began = BootTime::now();
+    // A daemon that is stopped, and an event that does not end: its writer holds the pipe open.
+    for form in NO {
+        let mut silent = started(command(form.0));
+        silent.stdin.take().unwrap().write_all(EVENT.as_bytes()).unwrap();
+        let mut endless = started(command(form.0));
+        let mut pipe = endless.stdin.take().unwrap();
+        pipe.write_all(b"{\"a\":\"").unwrap();
+        for child in [silent, endless] {
+            assert_no(form, &Ran::from(child.wait_with_output().unwrap()), "no answer within 300ms");
+        }
+        drop(pipe);
+    }
+    // Far below the time that any agent waits, on a busy machine as well.
+    assert!(BootTime::now().saturating_since(began) < Duration::from_secs(60));
+}
+
+#[test]
+fn what_is_no_event_is_blocked_in_each_agent_s_form_though_the_daemon_allows() {
     let (_directory, socket, _daemon) = scripted(&response("200 OK", ALLOW));
+    for form in NO {
+        for (event, why) in [
+            (&b"hello"[..], "not a JSON object"),
+            (b"[1]", "not a JSON object"),
+            (b"", "sent no event"),
+            // An agent that is ended in the middle of its event.
+            (b"{\"tool_input\":{\"command\":\"l", "not a JSON object"),
+            (b"{\"tool_input\":{\"command\":\"\xff\xfe\"}}", "not a JSON object"),
+        ] {
+            assert_no(form, &hook(form.0, &socket, event), why);
+        }
+    }
     let mut long = b"{\"a\":\"".to_vec();
     long.resize(10 * 1024 * 1024, b'x');
     long.extend(b"\"}");
-    for (event, why) in [
-        (&b"hello"[..], "not a JSON object"),
-        (b"[1]", "not a JSON object"),
-        (b"", "sent no event"),
-        (&long, "longer than 8 MiB"),
-    ] {
-        let ran = hook("claude-code", &socket, event);
-        assert!(ran.code == 2 && ran.err.contains(why), "{ran:?}");
+    for form in [NO[0], NO[1], NO[6]] {
+        assert_no(form, &hook(form.0, &socket, &long), "longer than 8 MiB");
     }
     for wrong in [&["hook"][..], &["hook", "nobody"], &["hook", "codex", "--timeout", "1h"]] {
         assert_eq!(machineid(wrong).ran().code, 2, "{wrong:?}");
+    }
+}
+
+#[test]
+fn an_agent_that_does_not_listen_is_still_told_no_by_the_exit_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("none.sock");
+    for agent in ["claude-code", "codex", "cline", "mistral-vibe"] {
+        let mut child = started(machineid(&["hook", agent, "--socket", socket.to_str().unwrap()]));
+        drop((child.stdout.take(), child.stderr.take()));
+        child.stdin.take().unwrap().write_all(EVENT.as_bytes()).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(2), "{agent}");
     }
 }
 
@@ -182,6 +228,156 @@ fn an_installed_hook_blocks_without_its_program_and_doctor_knows_whether_it_is_a
         .unwrap();
     let off = hook().unwrap();
     assert!(off.starts_with("fail ") && off.contains("disableAllHooks is true"), "{off}");
+}
+
+/// What doctor says of this agent's hook, with its level.
+fn doctors_word(home: &Path, title: &str, more: &[(&str, &str)]) -> String {
+    let mut command = at_home(home, &["doctor", "--json"]);
+    let ran = command.envs(more.iter().copied()).ran();
+    let checks = ran.json()["checks"].as_array().unwrap().clone();
+    let ours = checks.iter().find(|check| check["found"].as_str().unwrap().starts_with(&format!("{title}: ")));
+    let ours = ours.unwrap_or_else(|| panic!("{ran:?}"));
+    format!("{} {}", ours["level"].as_str().unwrap(), ours["found"].as_str().unwrap())
+}
+
+#[test]
+fn doctor_finds_the_switch_in_any_of_the_files_that_the_agent_merges() {
+    let (directory, socket, _daemon) = scripted(&response("200 OK", ALLOW));
+    let home = directory.path();
+    // The user's own settings, and a project elsewhere.
+    let work = home.join("project");
+    let install = |agent, scope| {
+        let mut command = at_home(home, &["hook", "install", agent, scope, "--socket", socket.to_str().unwrap()]);
+        assert_eq!(command.current_dir(&work).ran().code, 0);
+    };
+    let word = |title: &str, more: &[(&str, &str)]| {
+        let mut more = more.to_vec();
+        more.push(("HOME", home.to_str().unwrap()));
+        doctors_word(&work, title, &more)
+    };
+    let write = |path: &str, text: &str| {
+        let path = home.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    std::fs::create_dir(&work).unwrap();
+    install("claude-code", "--user");
+    let armed = word("Claude Code", &[]);
+    assert!(armed.contains("Claude Code: armed in "), "{armed}");
+    write("project/.claude/settings.json", r#"{"disableAllHooks": true}"#);
+    let off = word("Claude Code", &[]);
+    assert!(
+        off.starts_with("fail ")
+            && off.contains("disableAllHooks is true in ")
+            && off.contains("project/.claude/settings.json"),
+        "{off}"
+    );
+    // The stronger file decides.
+    write("project/.claude/settings.local.json", r#"{"disableAllHooks": false}"#);
+    assert!(word("Claude Code", &[]).contains("Claude Code: armed in "));
+    write("project/.claude/settings.json", "{}");
+    write("project/.claude/settings.local.json", "{ not json");
+    let unknown = word("Claude Code", &[]);
+    assert!(unknown.starts_with("fail ") && unknown.contains("whether hooks are on is not known"), "{unknown}");
+    write("project/.claude/settings.local.json", "{}");
+    let simple = word("Claude Code", &[("CLAUDE_CODE_SIMPLE", "1")]);
+    assert!(simple.starts_with("fail ") && simple.contains("$CLAUDE_CODE_SIMPLE is set"), "{simple}");
+
+    install("gemini-cli", "--user");
+    assert!(word("Gemini CLI", &[]).contains("armed in "));
+    write("project/.gemini/settings.json", r#"{"hooksConfig": {"disabled": ["machineid"]}}"#);
+    let off = word("Gemini CLI", &[]);
+    assert!(off.starts_with("fail ") && off.contains("hooksConfig.disabled names our hook"), "{off}");
+
+    install("mistral-vibe", "--project");
+    let untrusted = word("Mistral Vibe", &[]);
+    assert!(untrusted.starts_with("fail ") && untrusted.contains("Mistral Vibe does not trust "), "{untrusted}");
+    write(".vibe/trusted_folders.toml", &format!("trusted = [{:?}]\n", work.to_str().unwrap()));
+    assert!(word("Mistral Vibe", &[]).contains("armed in "));
+
+    install("codex", "--user");
+    let untrusted = word("codex", &[]);
+    assert!(untrusted.starts_with("fail ") && untrusted.contains("codex does not trust it"), "{untrusted}");
+    write("project/.codex/config.toml", "[features]\nhooks = false\n");
+    let off = word("codex", &[]);
+    assert!(off.starts_with("fail ") && off.contains("features.hooks is false in "), "{off}");
+}
+
+#[test]
+fn doctor_runs_the_plugin_itself() {
+    let (directory, socket, _daemon) = scripted(&response("200 OK", ALLOW));
+    let home = directory.path();
+    let install = at_home(home, &["hook", "install", "pi", "--socket", socket.to_str().unwrap()]).ran();
+    assert_eq!(install.code, 0, "{install:?}");
+    let untried = doctors_word(home, "pi", &[("PATH", "/nonexistent")]);
+    assert!(untried.starts_with("ok ") && untried.contains("no node on the search path"), "{untried}");
+    // A program in the place of node, by which the plugin does not load, and one by which it allows whatever happens.
+    let node = home.join("node");
+    for (script, why) in [
+        ("echo 'SyntaxError: Unexpected token' >&2; exit 1", "the plugin does not load: exit status: 1: SyntaxError"),
+        ("echo '{\"no\":null}'", "it allows without a daemon"),
+    ] {
+        let _ = std::fs::remove_file(&node);
+        std::fs::write(&node, format!("#!/bin/sh\ncat >/dev/null\n{script}\n")).unwrap();
+        std::fs::set_permissions(&node, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let path = format!("{}:/usr/bin:/bin", home.display());
+        let word = doctors_word(home, "pi", &[("PATH", &path)]);
+        assert!(word.starts_with("fail ") && word.contains(why), "{word}");
+    }
+    let path = std::env::var("PATH").unwrap();
+    if !std::env::split_paths(&path).any(|directory| directory.join("node").exists()) {
+        eprintln!("SKIPPED the plugin in a real node: there is none on the search path");
+        return;
+    }
+    let real = doctors_word(home, "pi", &[("PATH", &path)]);
+    assert!(real.starts_with("ok ") && real.contains("tried: blocks without the daemon"), "{real}");
+    assert!(!real.contains("not tried"), "{real}");
+}
+
+#[test]
+fn settings_that_cannot_be_changed_safely_are_left_as_they_are_with_a_clear_line() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let refused = |agent: &str, file: &Path, text: &str, why: &str| {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+        for verb in ["install", "uninstall"] {
+            let ran = at_home(home, &["hook", verb, agent]).ran();
+            assert!(ran.code == 1 && ran.err.contains(why) && ran.err.contains("nothing was changed"), "{ran:?}");
+        }
+        assert_eq!(std::fs::read_to_string(file).unwrap(), text);
+        assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "{agent}: nothing else was written");
+    };
+    refused("codex", &home.join(".codex/hooks.json"), "[]", "is not an object");
+    refused("qwen-code", &home.join(".qwen/settings.json"), "{\"hooks\": {\"PreToolUse\": [}", "it is not JSON");
+    refused("mistral-vibe", &home.join(".vibe/hooks.toml"), "[[hooks\n", "it is not TOML");
+    refused("pi", &home.join(".pi/agent/extensions/machineid.js"), "export default 1\n", "machineid did not write it");
+    refused("cline", &home.join(".cline/hooks/PreToolUse.sh"), "#!/bin/sh\nexit 0\n", "machineid did not write it");
+
+    // A link stays one; what it leads to is changed, and kept beside it as it was.
+    let real = home.join("dotfiles/claude.json");
+    let link = home.join(".claude/settings.json");
+    std::fs::create_dir_all(real.parent().unwrap()).unwrap();
+    std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+    std::fs::write(&real, "{\"model\": \"opus\"}\n").unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    assert_eq!(at_home(home, &["hook", "install", "claude-code"]).ran().code, 0);
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+    let changed = std::fs::read_to_string(&real).unwrap();
+    assert!(changed.contains("\"model\": \"opus\"") && changed.contains("hook claude-code"), "{changed}");
+    let copy = home.join("dotfiles/claude.json.before-machineid");
+    assert_eq!(std::fs::read_to_string(copy).unwrap(), "{\"model\": \"opus\"}\n");
+
+    let settings = home.join(".gemini/settings.json");
+    std::fs::create_dir_all(settings.parent().unwrap()).unwrap();
+    std::fs::write(&settings, "{}\n").unwrap();
+    let mode = |mode| std::fs::set_permissions(&settings, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    mode(0o444);
+    let ran = at_home(home, &["hook", "install", "gemini-cli"]).ran();
+    assert!(ran.code == 1 && ran.err.contains("is read-only; nothing was changed; make it writable"), "{ran:?}");
+    assert_eq!(std::fs::read_to_string(&settings).unwrap(), "{}\n");
+    mode(0o644);
+    assert_eq!(at_home(home, &["hook", "install", "gemini-cli"]).ran().code, 0);
 }
 
 #[test]

@@ -10,5 +10,5 @@ pub(super) static AGENT: AgentProfile = AgentProfile {
     source: "run against a stand-in model server: nothing of it was left after a stop, in every containment",
     state: StateDirectory { variable: None, below_home: ".vibe" },
     daemon: None,
-    hooks: Some("~/.vibe/config.toml"),
+    hooks: Some("~/.vibe/hooks.toml"),
 };

@@ -15,7 +15,7 @@ machineid hook AGENT is what the agent starts: it reads the agent's event on std
 own form. A no always has a reason. Whatever goes wrong blocks the call: no daemon, no answer in time, an event that is no JSON. \
 A denied session is ended where the agent can be told to end it. A hook is a second lock: machineid-run ends the process.
 
-Exit codes: 0 the call may begin (copilot, mistral-vibe and cline: see stdout), 2 blocked, or wrong usage.";
+Exit codes: 0 the call may begin (copilot, mistral-vibe, cline and cursor: see stdout), 2 blocked, or wrong usage.";
 
 /// Without a subcommand it is the hook.
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ use super::{Form, Guard, Kind, Scope, no_by_exit_code, object};
 use crate::command::HookCommand;
 use crate::reply::Reply;
 use crate::settings::{Content, Format, Place, Target};
+use crate::switches::{Hits, Layer, Off, Reach, Switch, Variable};
 use crate::verdict::Verdict;
 
 pub(super) const FORM: Form = Form {
@@ -18,12 +19,39 @@ pub(super) const FORM: Form = Form {
     oldest: Some((2, 1, 295)),
     guard: Guard::ExitCode,
     kind: Kind::Files(files),
-    off: &[(&["disableAllHooks"], true)],
+    layers: &[
+        Layer { directory: true, ..layer(Place::System("/etc/claude-code/managed-settings.d"), true) },
+        layer(Place::System("/etc/claude-code/managed-settings.json"), true),
+        layer(Place::Project(".claude/settings.local.json"), false),
+        layer(Place::Project(".claude/settings.json"), false),
+        layer(USER, false),
+    ],
+    switches: &[
+        Switch { path: &["disableAllHooks"], off: Off::Is(true), reach: Reach::SparesManaged },
+        Switch { path: &["allowManagedHooksOnly"], off: Off::Is(true), reach: Reach::ManagedHooksOnly },
+        Switch {
+            path: &["strictPluginOnlyCustomization"],
+            off: Off::IsTrueOrLists("hooks"),
+            reach: Reach::ManagedHooksOnly,
+        },
+    ],
+    variables: &[
+        Variable { name: "CLAUDE_CODE_SIMPLE", hits: Hits::Unmanaged },
+        Variable { name: "CLAUDE_CODE_SAFE_MODE", hits: Hits::Unmanaged },
+    ],
+    trust: None,
+    try_plugin: None,
     event: "PreToolUse",
     note: |_| "",
     answer,
     is_no: |reply| no_by_exit_code(reply) && object(reply)["hookSpecificOutput"]["permissionDecision"] == "deny",
 };
+
+const USER: Place = Place::Home { variable: Some("CLAUDE_CONFIG_DIR"), directory: ".claude", file: "settings.json" };
+
+const fn layer(place: Place, managed: bool) -> Layer {
+    Layer { place, format: Format::Json, managed, directory: false }
+}
 
 pub(super) fn answer(verdict: &Verdict) -> Reply {
     match verdict {
@@ -47,7 +75,7 @@ fn deny(reason: &str) -> Value {
 fn files(scope: Scope, command: &HookCommand) -> Vec<Target> {
     let place = match scope {
         Scope::Project => Place::Project(".claude/settings.json"),
-        Scope::User => Place::Home { variable: Some("CLAUDE_CONFIG_DIR"), directory: ".claude", file: "settings.json" },
+        Scope::User => USER,
         // A drop-in: other managed settings stay as they are. It holds also where the user switches hooks off.
         Scope::Managed => Place::System("/etc/claude-code/managed-settings.d/50-machineid.json"),
     };

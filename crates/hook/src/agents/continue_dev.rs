@@ -12,7 +12,11 @@ pub(super) const FORM: Form = Form {
     kind: Kind::Unsupported(
         "cn 1.5.47 called no hook before a tool call, so nothing can be put there; run it under machineid-run",
     ),
-    off: &[],
+    layers: &[],
+    switches: &[],
+    variables: &[],
+    trust: None,
+    try_plugin: None,
     event: "",
     note: |_| "",
     answer: plugin::answer,

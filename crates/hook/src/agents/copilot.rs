@@ -7,19 +7,33 @@ use super::{Form, Guard, Kind, Scope, object};
 use crate::command::HookCommand;
 use crate::reply::Reply;
 use crate::settings::{Content, Edit, Format, Place, Target};
+use crate::switches::{Trust, listed};
 use crate::verdict::Verdict;
 
 pub(super) const FORM: Form = Form {
     name: "copilot",
     title: "Copilot CLI",
-    tried: None,
+    tried: Some("1.0.102"),
     program: "copilot",
     oldest: None,
     guard: Guard::Output,
     kind: Kind::Files(files),
-    off: &[],
+    // `disableAllHooks` in its settings turned off no hook of a file of its own, in a session with -p.
+    layers: &[],
+    switches: &[],
+    variables: &[],
+    trust: Some(Trust {
+        place: Place::Home { variable: Some("COPILOT_HOME"), directory: ".copilot", file: "config.json" },
+        format: Format::Json,
+        folders: |config| listed(config, "trustedFolders", true),
+        switch: None,
+    }),
+    try_plugin: None,
     event: "preToolUse",
-    note: |_| "Copilot CLI lets a call through when a hook takes 30s; this one answers within its own deadline",
+    note: |scope| match scope {
+        Scope::Project => "Copilot CLI reads a project's hooks in a trusted folder alone",
+        Scope::User | Scope::Managed => "",
+    },
     answer,
     is_no: |reply| reply.exit == 0 && object(reply)["permissionDecision"] == "deny",
 };
@@ -45,6 +59,8 @@ fn files(scope: Scope, command: &HookCommand) -> Vec<Target> {
     let hook = json!({ "type": "command", "bash": command.line(), "timeoutSec": PATIENCE });
     let edits = vec![
         Edit::Switch { path: vec!["version"], value: json!(1) },
+        // `true` would turn off the hooks of this file.
+        Edit::Switch { path: vec!["disableAllHooks"], value: json!(false) },
         Edit::Entry { path: vec!["hooks", "preToolUse"], value: hook },
     ];
     vec![Target { place, content: Content::Edits(Format::Json, edits) }]

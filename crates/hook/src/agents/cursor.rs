@@ -1,9 +1,10 @@
-//! Cursor, by its documentation. A no is JSON and exit code 2; `failClosed` makes each fault of the hook a no.
+//! Cursor, by its documentation, <https://cursor.com/docs/hooks>. A no is JSON and exit code 0: at exit code 2 the JSON is not
+//! read, and stands in the reason as it is. `failClosed` makes each fault of the hook a no, and an empty answer as well.
 
 use serde_json::json;
 
 use super::group::PATIENCE;
-use super::{Form, Guard, Kind, Scope, no_by_exit_code, object};
+use super::{Form, Guard, Kind, Scope, object};
 use crate::command::HookCommand;
 use crate::reply::Reply;
 use crate::settings::{Content, Edit, Format, Place, Target};
@@ -15,13 +16,24 @@ pub(super) const FORM: Form = Form {
     tried: None,
     program: "cursor-agent",
     oldest: None,
-    guard: Guard::ExitCode,
+    guard: Guard::Output,
     kind: Kind::Files(files),
-    off: &[],
+    layers: &[],
+    switches: &[],
+    variables: &[],
+    trust: None,
+    try_plugin: None,
     event: "preToolUse",
-    note: |_| "this form is by Cursor's documentation; it was not tried with the program",
+    note: |scope| match scope {
+        Scope::Project => {
+            "this form is by Cursor's documentation and was not tried; Cursor reads a project's hooks in a trusted workspace alone"
+        }
+        Scope::User | Scope::Managed => {
+            "this form is by Cursor's documentation and was not tried: revoke a device once, and see that Cursor's next call is blocked"
+        }
+    },
     answer,
-    is_no: |reply| no_by_exit_code(reply) && object(reply)["permission"] == "deny",
+    is_no: |reply| reply.exit == 0 && object(reply)["permission"] == "deny",
 };
 
 /// `preToolUse` is asked before every tool; versions without it have the two others.
@@ -29,11 +41,11 @@ const EVENTS: [&str; 3] = ["preToolUse", "beforeShellExecution", "beforeMCPExecu
 
 fn answer(verdict: &Verdict) -> Reply {
     match verdict {
-        // With `failClosed` output that is no JSON is a no. An object that decides nothing leaves the user's own questions.
+        // An object that decides nothing leaves the user's own questions.
         Verdict::Allowed => Reply::yes(&json!({})),
         Verdict::Denied(reason) | Verdict::Undecided(reason) => {
             let why = reason.as_str();
-            Reply::by_both(&json!({ "permission": "deny", "user_message": why, "agent_message": why }), reason)
+            Reply::by_json(&json!({ "permission": "deny", "user_message": why, "agent_message": why }), reason)
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{Form, Guard, Kind, Scope, no_by_exit_code, object};
 use crate::command::HookCommand;
 use crate::reply::Reply;
 use crate::settings::{Content, Edit, Format, Place, Target};
+use crate::switches::{Hits, Layer, Off, Reach, Switch, Trust, Variable, levels};
 use crate::verdict::Verdict;
 
 pub(super) const FORM: Form = Form {
@@ -17,7 +18,24 @@ pub(super) const FORM: Form = Form {
     oldest: None,
     guard: Guard::ExitCode,
     kind: Kind::Files(files),
-    off: &[(&["hooksConfig", "enabled"], false)],
+    layers: &[
+        layer(Place::System("/etc/gemini-cli/settings.json"), true),
+        layer(Place::Project(".gemini/settings.json"), false),
+        layer(USER, false),
+        layer(Place::System("/etc/gemini-cli/system-defaults.json"), false),
+    ],
+    switches: &[
+        Switch { path: &["hooksConfig", "enabled"], off: Off::Is(false), reach: Reach::Strongest },
+        Switch { path: &["hooksConfig", "disabled"], off: Off::Lists("machineid"), reach: Reach::Each },
+    ],
+    variables: &[Variable { name: "GEMINI_CLI_SYSTEM_SETTINGS_PATH", hits: Hits::Managed }],
+    trust: Some(Trust {
+        place: Place::Home { variable: None, directory: ".gemini", file: "trustedFolders.json" },
+        format: Format::Json,
+        folders: levels,
+        switch: Some((&["security", "folderTrust", "enabled"], true)),
+    }),
+    try_plugin: None,
     event: "BeforeTool",
     note: |scope| match scope {
         Scope::Project => "Gemini CLI reads a project's hooks in a trusted folder alone",
@@ -26,6 +44,12 @@ pub(super) const FORM: Form = Form {
     answer,
     is_no: |reply| no_by_exit_code(reply) && object(reply)["decision"] == "deny",
 };
+
+const USER: Place = Place::Home { variable: None, directory: ".gemini", file: "settings.json" };
+
+const fn layer(place: Place, managed: bool) -> Layer {
+    Layer { place, format: Format::Json, managed, directory: false }
+}
 
 fn answer(verdict: &Verdict) -> Reply {
     match verdict {
@@ -45,7 +69,7 @@ fn files(scope: Scope, command: &HookCommand) -> Vec<Target> {
     let mut edits = vec![entry("BeforeTool", &hook)];
     let place = match scope {
         Scope::Project => Place::Project(".gemini/settings.json"),
-        Scope::User => Place::Home { variable: None, directory: ".gemini", file: "settings.json" },
+        Scope::User => USER,
         Scope::Managed => {
             // A user's settings could switch hooks off, where the managed ones do not say that they are on.
             edits.push(Edit::Switch { path: vec!["hooksConfig", "enabled"], value: json!(true) });

@@ -7,6 +7,7 @@ use super::{Form, Guard, Kind, Scope, object};
 use crate::command::HookCommand;
 use crate::reply::Reply;
 use crate::settings::{Content, Edit, Format, Place, Target};
+use crate::switches::{Trust, listed};
 use crate::verdict::Verdict;
 
 pub(super) const FORM: Form = Form {
@@ -17,7 +18,16 @@ pub(super) const FORM: Form = Form {
     oldest: None,
     guard: Guard::Output,
     kind: Kind::Files(files),
-    off: &[],
+    layers: &[],
+    switches: &[],
+    variables: &[],
+    trust: Some(Trust {
+        place: Place::Home { variable: Some("VIBE_HOME"), directory: ".vibe", file: "trusted_folders.toml" },
+        format: Format::Toml,
+        folders: |folders| [listed(folders, "trusted", true), listed(folders, "untrusted", false)].concat(),
+        switch: None,
+    }),
+    try_plugin: None,
     event: "pre_tool",
     note: |scope| match scope {
         Scope::Project => "Mistral Vibe reads a project's hooks in a trusted folder alone",

@@ -18,12 +18,15 @@ mod qwen_code;
 #[cfg(test)]
 mod tests;
 
+pub use codex::codex_skips;
+
 use std::fmt;
 use std::str::FromStr;
 
 use super::command::HookCommand;
 use super::reply::Reply;
 use super::settings::Target;
+use super::switches::{Layer, Switch, Trust, Variable};
 use super::verdict::Verdict;
 
 /// An agent whose hooks are known.
@@ -107,8 +110,17 @@ pub struct Form {
     pub guard: Guard,
     /// How the agent is given its hook.
     pub kind: Kind,
-    /// Settings in the same file with which hooks are off, each by its path and value.
-    pub off: &'static [(&'static [&'static str], bool)],
+    /// All files that it reads settings from, the strongest first.
+    pub layers: &'static [Layer],
+    /// Settings in these files with which hooks are off.
+    pub switches: &'static [Switch],
+    /// Variables with which hooks are off.
+    pub variables: &'static [Variable],
+    /// How it is found out whether it trusts a folder; `None` where it is not known or it asks for none.
+    pub trust: Option<Trust>,
+    /// For a hook that is a plugin in JavaScript: what follows its text in a module that tries it, and prints `{"no": REASON}` or
+    /// `{"no": null}`.
+    pub try_plugin: Option<&'static str>,
     /// The event's name in a test of the hook.
     pub(crate) event: &'static str,
     /// What a person still has to do or to know, for each scope; empty when there is nothing.

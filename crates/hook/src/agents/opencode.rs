@@ -4,6 +4,7 @@
 use super::{Form, Guard, Kind, Scope, plugin};
 use crate::command::HookCommand;
 use crate::settings::{Content, MARK, Place, Target};
+use crate::switches::{Hits, Variable};
 
 pub(super) const FORM: Form = Form {
     name: "opencode",
@@ -13,12 +14,26 @@ pub(super) const FORM: Form = Form {
     oldest: None,
     guard: Guard::Caller,
     kind: Kind::Files(files),
-    off: &[],
+    layers: &[],
+    switches: &[],
+    variables: &[Variable { name: "OPENCODE_PURE", hits: Hits::All }],
+    trust: None,
+    try_plugin: Some(TRY),
     event: "tool.execute.before",
     note: |_| "",
     answer: plugin::answer,
     is_no: plugin::is_no,
 };
+
+/// Calls the plugin as opencode would before a tool.
+const TRY: &str = r#"
+const tried = await Machineid({ client: { session: { abort: async () => {} } } })
+let no = null
+try {
+  await tried["tool.execute.before"]({ tool: "machineid-doctor", sessionID: "machineid-doctor" }, { args: {} })
+} catch (error) { no = String(error?.message ?? error) }
+console.log(JSON.stringify({ no }))
+"#;
 
 fn files(scope: Scope, command: &HookCommand) -> Vec<Target> {
     let place = match scope {

@@ -12,7 +12,11 @@ pub(super) const FORM: Form = Form {
     oldest: None,
     guard: Guard::Caller,
     kind: Kind::Files(files),
-    off: &[],
+    layers: &[],
+    switches: &[],
+    variables: &[],
+    trust: None,
+    try_plugin: Some(TRY),
     event: "tool_call",
     note: |scope| match scope {
         Scope::Project => "pi reads a project's extensions in a trusted project alone",
@@ -21,6 +25,14 @@ pub(super) const FORM: Form = Form {
     answer: plugin::answer,
     is_no: plugin::is_no,
 };
+
+/// Calls the extension as pi would before a tool.
+const TRY: &str = r#"
+let call
+machineid({ on: (event, handler) => { if (event === "tool_call") call = handler } })
+const answer = await call({ toolName: "machineid-doctor" }, { abort() {} })
+console.log(JSON.stringify({ no: answer?.block === true ? String(answer.reason) : null }))
+"#;
 
 fn files(scope: Scope, command: &HookCommand) -> Vec<Target> {
     let place = match scope {
@@ -36,7 +48,7 @@ fn files(scope: Scope, command: &HookCommand) -> Vec<Target> {
     let text = format!(
         r#"// {MARK}
 {ask}
-export default function (pi) {{
+export default function machineid(pi) {{
   pi.on("tool_call", async (event, ctx) => {{
     const no = await ask({{ hook_event_name: "tool_call", tool_name: String(event?.toolName) }})
     if (no === null) return undefined

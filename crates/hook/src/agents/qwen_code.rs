@@ -6,6 +6,7 @@ use super::group::{PATIENCE, entry};
 use super::{Form, Guard, Kind, Scope, claude_code};
 use crate::command::HookCommand;
 use crate::settings::{Content, Edit, Format, Place, Target};
+use crate::switches::{Hits, Layer, Off, Reach, Switch, Trust, Variable, levels};
 
 pub(super) const FORM: Form = Form {
     name: "qwen-code",
@@ -15,7 +16,21 @@ pub(super) const FORM: Form = Form {
     oldest: None,
     guard: Guard::ExitCode,
     kind: Kind::Files(files),
-    off: &[(&["disableAllHooks"], true)],
+    layers: &[
+        layer(Place::System("/etc/qwen-code/settings.json"), true),
+        layer(Place::Project(".qwen/settings.json"), false),
+        layer(USER, false),
+        layer(Place::System("/etc/qwen-code/system-defaults.json"), false),
+    ],
+    switches: &[Switch { path: &["disableAllHooks"], off: Off::Is(true), reach: Reach::Strongest }],
+    variables: &[Variable { name: "QWEN_CODE_SYSTEM_SETTINGS_PATH", hits: Hits::Managed }],
+    trust: Some(Trust {
+        place: Place::Home { variable: None, directory: ".qwen", file: "trustedFolders.json" },
+        format: Format::Json,
+        folders: levels,
+        switch: Some((&["security", "folderTrust", "enabled"], false)),
+    }),
+    try_plugin: None,
     event: "PreToolUse",
     note: |scope| match scope {
         Scope::Project => "Qwen Code reads a project's hooks in a trusted folder alone",
@@ -25,6 +40,12 @@ pub(super) const FORM: Form = Form {
     is_no: claude_code::FORM.is_no,
 };
 
+const USER: Place = Place::Home { variable: None, directory: ".qwen", file: "settings.json" };
+
+const fn layer(place: Place, managed: bool) -> Layer {
+    Layer { place, format: Format::Json, managed, directory: false }
+}
+
 fn files(scope: Scope, command: &HookCommand) -> Vec<Target> {
     // Older versions read milliseconds, newer ones seconds below 1000 and milliseconds from there on.
     let hook =
@@ -32,7 +53,7 @@ fn files(scope: Scope, command: &HookCommand) -> Vec<Target> {
     let mut edits = vec![entry("PreToolUse", &hook)];
     let place = match scope {
         Scope::Project => Place::Project(".qwen/settings.json"),
-        Scope::User => Place::Home { variable: None, directory: ".qwen", file: "settings.json" },
+        Scope::User => USER,
         Scope::Managed => {
             edits.push(Edit::Switch { path: vec!["disableAllHooks"], value: json!(false) });
             Place::System("/etc/qwen-code/settings.json")

@@ -93,6 +93,7 @@ fn those_that_take_exit_codes_for_a_broken_hook_are_told_by_json_and_0() {
         (Agent::Copilot, "permissionDecision", Value::from("deny")),
         (Agent::MistralVibe, "decision", "deny".into()),
         (Agent::Cline, "cancel", true.into()),
+        (Agent::Cursor, "permission", "deny".into()),
     ] {
         let [_, denied, undecided] = answers(agent);
         for reply in [denied, undecided] {
@@ -111,12 +112,6 @@ fn our_plugins_end_the_session_on_a_deny_alone() {
         assert_eq!((json(&denied)["end"].clone(), json(&undecided)["end"].clone()), (true.into(), false.into()));
         assert_eq!((denied.exit, undecided.exit), (2, 2));
     }
-}
-
-#[test]
-fn cursor_is_told_by_json_and_exit_code() {
-    let [_, denied, _] = answers(Agent::Cursor);
-    assert!(json(&denied)["permission"] == "deny" && denied.exit == 2);
 }
 
 #[test]
@@ -172,4 +167,35 @@ fn a_program_with_a_hook_of_its_own_is_shown_one() {
         assert!(text.contains(&format!("[\"/usr/bin/machineid\",\"hook\",\"{agent}\"]")), "{text}");
     }
     assert!(matches!(Agent::Cn.form().kind, Kind::Unsupported(why) if why.contains("no hook")));
+}
+
+#[test]
+fn codex_runs_a_hook_only_as_it_was_trusted() {
+    // As codex 0.171.0 wrote it down for these lines.
+    let hashes = [
+        ("pre_tool_use", "sha256:11653e467c1ff2763654d0c22a9dcf8bd46ceb26a914c4c8f306331f4773edad"),
+        ("user_prompt_submit", "sha256:15921e15bc42f70e552d655739087ab0a096c506d6b4b9d1f2d74512d28f1a64"),
+    ];
+    let line = command(Agent::Codex).line();
+    let config = |change: &dyn Fn(&str, &mut Value)| {
+        let states = hashes.map(|(event, hash)| {
+            let mut state = serde_json::json!({ "trusted_hash": hash });
+            change(event, &mut state);
+            (format!("/h/.codex/hooks.json:{event}:0:0"), state)
+        });
+        serde_json::json!({ "hooks": { "state": serde_json::Map::from_iter(states) } })
+    };
+    let skips = |config: &Value| codex_skips(config, "/h/.codex/hooks.json", &line);
+    assert_eq!(skips(&config(&|_, _| ())), None);
+    assert!(skips(&Value::Null).unwrap().contains("does not trust it"));
+    assert!(skips(&config(&|_, state| state["enabled"] = false.into())).unwrap().contains("disabled"));
+    for one in ["pre_tool_use", "user_prompt_submit"] {
+        let changed = config(&|event, state| {
+            if event == one {
+                state["trusted_hash"] = "sha256:00".into();
+            }
+        });
+        assert!(skips(&changed).unwrap().contains("an earlier form"), "{one}");
+    }
+    assert!(codex_skips(&config(&|_, _| ()), "/other/hooks.json", &line).is_some());
 }

@@ -260,7 +260,7 @@ fn difference(found: &Value, wanted: &Value) -> String {
     if other.is_empty() { "it has further settings".to_owned() } else { other.join(", ") }
 }
 
-fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
+pub(crate) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(value, |value, name| value.get(name))
 }
 

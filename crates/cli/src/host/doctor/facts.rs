@@ -295,6 +295,8 @@ pub(super) struct HookTrial {
     pub(super) with_daemon: HookAnswer,
     /// With a socket that does not exist.
     pub(super) without: HookAnswer,
+    /// What could not be tried.
+    pub(super) untried: Option<&'static str>,
 }
 
 /// What an agent would have made of the hook's answer.

@@ -44,7 +44,7 @@ pub(crate) fn install(args: &HookInstallArgs, env: Env<'_>, printer: &mut Printe
         let executable = matches!(target.content, Content::Whole { executable: true, .. });
         let changed =
             settings_file::change(&path, executable, |file| target.content.install(&file.text, agent).map(Some));
-        match changed.map_err(problem)? {
+        match changed.map_err(|error| problem(&error))? {
             Change::Written => printer.line(format!("{}: the hook is in it", path.display())),
             Change::Unchanged => printer.line(format!("{}: the hook was in it already", path.display())),
             Change::Removed => {}
@@ -79,7 +79,7 @@ pub(crate) fn uninstall(args: &HookUninstallArgs, env: Env<'_>, printer: &mut Pr
             }
             target.content.restore(&file.text, file.copy().as_deref(), agent)
         });
-        match changed.map_err(problem)? {
+        match changed.map_err(|error| problem(&error))? {
             Change::Written => printer.line(format!("{}: the hook is out of it", path.display())),
             Change::Removed => printer.line(format!("{}: removed, there was nothing else in it", path.display())),
             Change::Unchanged => printer.line(format!("{}: the hook is not in it", path.display())),
@@ -128,6 +128,6 @@ fn no_such_scope(agent: Agent, scope: Scope) -> Problem {
     Problem::usage(format!("{} cannot be given its hook with {which}", agent.form().title))
 }
 
-fn problem(error: FileError) -> Problem {
-    Problem::failure(error)
+fn problem(error: &FileError) -> Problem {
+    Problem::failure(format!("{error}; {}", error.remedy()))
 }

@@ -17,22 +17,39 @@ const TRIES: usize = 3;
 /// Why a file is left as it is.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::host) enum FileError {
-    #[error("{}: {source}; nothing was changed", path.display())]
+    #[error("{}: {source}", path.display())]
     Settings { path: PathBuf, source: SettingsError },
-    #[error("{} is a link to nothing; nothing was changed", path.display())]
+    #[error("{} is a link to nothing", path.display())]
     Dangling { path: PathBuf },
-    #[error("{} is a link of another user, which root does not follow; name the file itself", path.display())]
+    #[error("{} is a link of another user, which root does not follow", path.display())]
     ForeignLink { path: PathBuf },
-    #[error("{} is not a regular file; nothing was changed", path.display())]
+    #[error("{} is not a regular file", path.display())]
     NotAFile { path: PathBuf },
-    #[error("{} is longer than {} MiB, or not UTF-8; nothing was changed", path.display(), LONGEST / 1024 / 1024)]
+    #[error("{} is longer than {} MiB, or not UTF-8", path.display(), LONGEST / 1024 / 1024)]
     NotText { path: PathBuf },
-    #[error("{} is read-only; nothing was changed. Make it writable (chmod u+w), or use --print and put it there by hand", path.display())]
+    #[error("{} is read-only", path.display())]
     ReadOnly { path: PathBuf },
-    #[error("{} changes while it is written; nothing was changed. Close the agent and try again", path.display())]
+    #[error("{} changes while it is written", path.display())]
     Changing { path: PathBuf },
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+}
+
+impl FileError {
+    /// What to do, for a command that wanted to change the file.
+    pub(super) fn remedy(&self) -> &'static str {
+        match self {
+            Self::Settings { .. } | Self::Dangling { .. } | Self::NotAFile { .. } | Self::NotText { .. } => {
+                "nothing was changed; mend the file or move it away"
+            }
+            Self::ForeignLink { .. } => "nothing was changed; name the file itself",
+            Self::ReadOnly { .. } => {
+                "nothing was changed; make it writable (chmod u+w), or change it by hand (machineid hook install AGENT --print)"
+            }
+            Self::Changing { .. } => "nothing was changed; close the agent and try again",
+            Self::Io { .. } => "the file is as it was, or as a whole the new one",
+        }
+    }
 }
 
 /// A file as it was read.

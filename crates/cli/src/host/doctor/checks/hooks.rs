@@ -60,7 +60,7 @@ fn one(facts: &HookFacts, place: &HookPlace) -> Check {
         Ok(Found::Armed) => {}
     }
     if let Some(off) = &place.off {
-        return not_armed(off.clone(), "a hook that is switched off lets each call through".to_owned());
+        return not_armed(off.clone(), "until that is mended, each call goes through without the question".to_owned());
     }
     let Some(trial) = &place.trial else { return not_armed("its command is not known".to_owned(), again) };
     match (&trial.with_daemon, &trial.without) {
@@ -68,12 +68,13 @@ fn one(facts: &HookFacts, place: &HookPlace) -> Check {
             not_armed(format!("it does not run: {why}"), again)
         }
         (_, HookAnswer::Yes) => not_armed("it allows without a daemon".to_owned(), again),
-        (HookAnswer::Yes, HookAnswer::No(_)) => Check::ok(
-            WHAT,
-            format!("{}: armed in {}; tried: blocks without the daemon", form.title, place.path.display()),
-        ),
-        (HookAnswer::No(why), HookAnswer::No(_)) => {
-            Check::ok(WHAT, format!("{}: armed in {}, and blocks now ({why})", form.title, place.path.display()))
+        (with_daemon, HookAnswer::No(_)) => {
+            let untried = trial.untried.map(|untried| format!("; {untried}")).unwrap_or_default();
+            let tried = match with_daemon {
+                HookAnswer::No(why) => format!("and blocks now ({why})"),
+                HookAnswer::Yes | HookAnswer::Broken(_) => "tried: blocks without the daemon".to_owned(),
+            };
+            Check::ok(WHAT, format!("{}: armed in {}; {tried}{untried}", form.title, place.path.display()))
         }
     }
 }
@@ -90,7 +91,7 @@ mod tests {
 
     fn armed() -> HookFacts {
         let no = || HookAnswer::No("no daemon".to_owned());
-        let trial = Some(HookTrial { with_daemon: HookAnswer::Yes, without: no() });
+        let trial = Some(HookTrial { with_daemon: HookAnswer::Yes, without: no(), untried: None });
         let place = HookPlace {
             path: "/h/settings.json".into(),
             scope: Scope::User,

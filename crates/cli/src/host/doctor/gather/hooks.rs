@@ -7,7 +7,9 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use machineid_hook::settings::{self, Content, Format, Found, Target};
+use machineid_hook::switches::{self, Layered};
 use machineid_hook::{Agent, Form, Guard, HookCommand, Kind, Reply, Scope};
+use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -18,7 +20,12 @@ use crate::host::hook::settings_file::SettingsFile;
 
 /// How long the hook, or an agent that prints its version, may take: longer than any deadline of a hook.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// What a guard of ours says when the hook's program is missing or broken.
+const NOT_RUN: &str = "the hook could not run";
 const SCOPES: [Scope; 3] = [Scope::Managed, Scope::User, Scope::Project];
+
+/// The files that name an agent's hook.
+type Files = fn(Scope, &HookCommand) -> Vec<Target>;
 
 pub(super) async fn all(env: Env<'_>) -> Vec<HookFacts> {
     let mut found = Vec::new();
@@ -27,7 +34,7 @@ pub(super) async fn all(env: Env<'_>) -> Vec<HookFacts> {
         let program = on_path(agent.form().program, env);
         let mut places = Vec::new();
         for scope in SCOPES {
-            places.extend(look(agent, scope, files, env).await);
+            places.extend(look(agent, scope, files, program.as_deref(), env).await);
         }
         if program.is_none() && places.is_empty() {
             continue;
@@ -43,12 +50,7 @@ pub(super) async fn all(env: Env<'_>) -> Vec<HookFacts> {
 }
 
 /// The settings of this scope, where they name our hook or cannot be read.
-async fn look(
-    agent: Agent,
-    scope: Scope,
-    files: fn(Scope, &HookCommand) -> Vec<Target>,
-    env: Env<'_>,
-) -> Vec<HookPlace> {
+async fn look(agent: Agent, scope: Scope, files: Files, program: Option<&Path>, env: Env<'_>) -> Vec<HookPlace> {
     let working = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let any = HookCommand { program: "/usr/bin/machineid".into(), agent, socket: None, device: None, timeout: None };
     let mut places = Vec::new();
@@ -71,54 +73,155 @@ async fn look(
             continue;
         }
         let trial = match &command {
-            Some(command) => Some(try_both(command).await),
+            Some(command) => Some(try_both(command, scope, files, program, env).await),
             None => None,
         };
-        let off = switched_off(agent.form(), &content, &file.text).or_else(|| codex_skips(agent, scope, &path, env));
+        let off = turned_off(agent.form(), command.as_ref(), (scope, &path), env, &working);
         places.push(HookPlace { path, scope, state, off, trial });
     }
     places
 }
 
-fn switched_off(form: &Form, content: &Content, text: &str) -> Option<String> {
-    let Content::Edits(format, _) = content else { return None };
-    let value = settings::value(*format, text).ok()?;
-    form.off.iter().find_map(|(path, off)| {
-        let found = path.iter().try_fold(&value, |value, name| value.get(name))?;
-        (found.as_bool() == Some(*off)).then(|| format!("{} is {off}", path.join(".")))
+/// The agent's layers of settings, the strongest first, and what is wrong with those that cannot be read.
+fn layers(form: &Form, env: Env<'_>, working: &Path) -> (Vec<Layered>, Vec<String>) {
+    let mut read = Vec::new();
+    let mut unread = Vec::new();
+    for layer in form.layers {
+        let Ok(path) = place::path(layer.place, env, working) else { continue };
+        let paths = if layer.directory { files_of(&path) } else { vec![path] };
+        for path in paths {
+            match settings_of(&path, layer.format) {
+                Ok(None) => {}
+                Ok(Some(value)) => {
+                    read.push(Layered { path: path.display().to_string(), managed: layer.managed, value });
+                }
+                Err(why) => unread.push(why),
+            }
+        }
+    }
+    (read, unread)
+}
+
+/// The files `*.json` of a directory, the last one first.
+fn files_of(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .collect();
+    files.sort_unstable_by(|a, b| b.cmp(a));
+    files
+}
+
+/// The settings in a file; `None` without the file.
+fn settings_of(path: &Path, format: Format) -> Result<Option<Value>, String> {
+    let file = SettingsFile::read(path).map_err(|error| error.to_string())?;
+    if !file.exists() {
+        return Ok(None);
+    }
+    settings::value(format, &file.text).map(Some).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Why the agent does not call a hook that stands in this file as it should.
+fn turned_off(
+    form: &Form,
+    command: Option<&HookCommand>,
+    (scope, hooks): (Scope, &Path),
+    env: Env<'_>,
+    working: &Path,
+) -> Option<String> {
+    let (files, unread) = layers(form, env, working);
+    switches::turned_off(form, scope, &files)
+        .or_else(|| {
+            let variable = |name: &str| env(name).map(|value| value.to_string_lossy().into_owned());
+            switches::turned_off_by_variable(form, scope, variable)
+        })
+        .or_else(|| unread.into_iter().next().map(|why| format!("whether hooks are on is not known: {why}")))
+        .or_else(|| untrusted_folder(form, scope, &files, env, working))
+        .or_else(|| codex_skips(command, scope, hooks, env))
+}
+
+/// A project's hooks are read in a trusted folder alone.
+fn untrusted_folder(form: &Form, scope: Scope, files: &[Layered], env: Env<'_>, working: &Path) -> Option<String> {
+    let trust = form.trust.filter(|_| scope == Scope::Project)?;
+    let path = place::path(trust.place, env, working).ok()?;
+    let folders = settings_of(&path, trust.format).ok()?.unwrap_or_default();
+    (!trust.trusts(&folders, working, files)).then(|| {
+        format!(
+            "{} does not trust {}, by {}: start it there and trust it",
+            form.title,
+            working.display(),
+            path.display()
+        )
     })
 }
 
-/// Why codex does not run the hook: hooks are off, or this one is not trusted. Its own settings say both.
-fn codex_skips(agent: Agent, scope: Scope, hooks: &Path, env: Env<'_>) -> Option<String> {
-    if agent != Agent::Codex || scope == Scope::Managed {
-        return None;
-    }
-    let settings = settings::Place::Home { variable: Some("CODEX_HOME"), directory: ".codex", file: "config.toml" };
-    let path = place::path(settings, env, Path::new("/")).ok()?;
-    let file = SettingsFile::read(&path).ok()?;
-    let value = settings::value(Format::Toml, &file.text).ok()?;
-    if value["features"]["hooks"] == false {
-        return Some(format!("features.hooks is false in {}", path.display()));
-    }
-    let prefix = format!("{}:", hooks.display());
-    let states =
-        value["hooks"]["state"].as_object().into_iter().flatten().filter(|(name, _)| name.starts_with(&prefix));
-    let (mut trusted, mut disabled) = (false, false);
-    for (_, state) in states.filter(|(name, _)| name.contains("pre_tool_use")) {
-        trusted |= state["trusted_hash"].is_string();
-        disabled |= state["enabled"] == false;
-    }
-    match (trusted, disabled) {
-        (_, true) => Some("codex has it disabled; enable it in /hooks".to_owned()),
-        (false, false) => Some("codex does not trust it; start codex, enter /hooks and trust it".to_owned()),
-        (true, false) => None,
-    }
+/// Why codex skips the hook, by its own settings.
+fn codex_skips(command: Option<&HookCommand>, scope: Scope, hooks: &Path, env: Env<'_>) -> Option<String> {
+    let command = command.filter(|command| command.agent == Agent::Codex && scope != Scope::Managed)?;
+    let trust = command.agent.form().trust?;
+    let path = place::path(trust.place, env, Path::new("/")).ok()?;
+    let config = settings_of(&path, trust.format).ok()?.unwrap_or_default();
+    machineid_hook::codex_skips(&config, &hooks.display().to_string(), &command.line()).map(str::to_owned)
 }
 
-async fn try_both(command: &HookCommand) -> HookTrial {
+async fn try_both(
+    command: &HookCommand,
+    scope: Scope,
+    files: Files,
+    program: Option<&Path>,
+    env: Env<'_>,
+) -> HookTrial {
     let nowhere = HookCommand { socket: Some("/nonexistent/machineid-doctor.sock".into()), ..command.clone() };
-    HookTrial { with_daemon: run(command).await, without: run(&nowhere).await }
+    let untried = match (command.agent.form().try_plugin, runtime(program, env)) {
+        (Some(driver), Some(mut runtime)) => {
+            let module =
+                |command: &HookCommand| match files(scope, command).into_iter().next().map(|target| target.content) {
+                    Some(Content::Whole { text, .. }) => text + driver,
+                    Some(Content::Edits(..)) | None => String::new(),
+                };
+            return HookTrial {
+                with_daemon: run_plugin(&mut runtime, &module(command)).await,
+                without: run_plugin(&mut runtime, &module(&nowhere)).await,
+                untried: None,
+            };
+        }
+        (Some(_), None) => Some("the plugin itself was not tried, since there is no node on the search path"),
+        (None, _) => None,
+    };
+    HookTrial { with_daemon: run(command).await, without: run(&nowhere).await, untried }
+}
+
+/// A program that runs a module in JavaScript from its stdin.
+fn runtime(program: Option<&Path>, env: Env<'_>) -> Option<Command> {
+    if let Some(node) = on_path("node", env) {
+        let mut command = Command::new(node);
+        command.args(["--input-type=module", "-"]);
+        return Some(command);
+    }
+    // opencode is a program of Bun, which can be told to be that.
+    let mut command = Command::new(program.filter(|program| program.ends_with("opencode"))?);
+    command.args(["run", "-"]).env("BUN_BE_BUN", "1");
+    Some(command)
+}
+
+/// Runs our plugin as its agent would. The installed file has this same text, or it would not be armed.
+async fn run_plugin(runtime: &mut Command, module: &str) -> HookAnswer {
+    let output = match output_of(runtime, module).await {
+        Ok(output) => output,
+        Err(why) => return HookAnswer::Broken(why),
+    };
+    let answer = serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default();
+    match answer.get("no") {
+        Some(Value::Null) => HookAnswer::Yes,
+        Some(Value::String(reason)) if !reason.contains(NOT_RUN) => HookAnswer::No(reason.clone()),
+        Some(Value::String(reason)) => HookAnswer::Broken(reason.clone()),
+        Some(_) | None => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let error = said.lines().find(|line| line.contains("Error")).unwrap_or_default();
+            HookAnswer::Broken(format!("the plugin does not load: {}: {error}", output.status))
+        }
+    }
 }
 
 /// Runs the hook as its agent would.
@@ -136,19 +239,26 @@ async fn run(hook: &HookCommand) -> HookAnswer {
             command
         }
     };
+    match output_of(&mut command, &form.sample()).await {
+        Ok(output) => answer(form, &output),
+        Err(why) => HookAnswer::Broken(why),
+    }
+}
+
+/// What a program says that is given this text on stdin.
+async fn output_of(command: &mut Command, input: &str) -> Result<Output, String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let whole = async {
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A hook that does not read its event is judged by its answer.
-            let _ = stdin.write_all(form.sample().as_bytes()).await;
+            // A program that does not read its input is judged by its answer.
+            let _ = stdin.write_all(input.as_bytes()).await;
         }
         child.wait_with_output().await
     };
     match tokio::time::timeout(PATIENCE, whole).await {
-        Err(_) => HookAnswer::Broken("it gave no answer".to_owned()),
-        Ok(Err(error)) => HookAnswer::Broken(error.to_string()),
-        Ok(Ok(output)) => answer(form, &output),
+        Err(_) => Err("it gave no answer".to_owned()),
+        Ok(output) => output.map_err(|error| error.to_string()),
     }
 }
 
@@ -161,11 +271,7 @@ fn answer(form: &Form, output: &Output) -> HookAnswer {
     let reason = reply.stderr.trim().to_owned();
     if form.is_no(&reply) {
         // The shell's guard said it when the program is missing.
-        return if reason.contains("the hook could not run") {
-            HookAnswer::Broken(reason)
-        } else {
-            HookAnswer::No(reason)
-        };
+        return if reason.contains(NOT_RUN) { HookAnswer::Broken(reason) } else { HookAnswer::No(reason) };
     }
     if exit == 0 { HookAnswer::Yes } else { HookAnswer::Broken(format!("{}: {reason}", output.status)) }
 }
