@@ -188,10 +188,10 @@ ended_with() { # CODE CONTAINER
 processes() { local one; for one in "$@"; do pod top "$one" hpid 2> /dev/null | tail -n +2; done | grep -v '^ *0$' | tr -d ' '; }
 none_lives() { local one; for one in "$@"; do [ ! -d "/proc/$one" ] || { ps -o pid,stat,args -p "$one"; return 1; }; done; }
 says() { pod logs "$1" 2>&1 | grep -q "$2"; } # CONTAINER TEXT
-# CONTAINER DEVICE: revoke, and what must follow.
+# CONTAINER DEVICE [PID]: revoke, and what must follow. PID is the daemon's, where the two share a namespace and it stays.
 revoked_and_gone() {
     local agent=$1 pids
-    pids=$(processes "$agent")
+    pids=$(processes "$agent" | grep -vx "${3:-none}")
     [ "$(wc -l <<< "$pids")" -ge 3 ] || { echo "too few processes: $pids"; pod top "$agent" hpid args; return 1; }
     revoke "$2" || return
     # stop_grace is 1 s.
@@ -335,7 +335,8 @@ sidecars() {
     settings shared
     daemon shared > /dev/null
     agent shared --pid "container:$(name shared-daemon)" > /dev/null
-    ok 'sidecar in one PID namespace: a revoke ends the agent with 77 and leaves no process' revoked_and_gone "$(name shared)" podman:shared
+    ok 'sidecar in one PID namespace: a revoke ends the agent with 77 and leaves no process' revoked_and_gone "$(name shared)" podman:shared \
+        "$(pod inspect --format '{{.State.Pid}}' "$(name shared-daemon)")"
 
     settings rotated
     daemon rotated > /dev/null
@@ -373,7 +374,7 @@ places() {
 # --- compose ------------------------------------------------------------------------------------------------------------------
 composes() {
     local project=mid$$-compose place=$work/$mode/compose
-    [ -x "$work/tools/bin/podman-compose" ] || { skip 'compose: no podman-compose from PyPI'; return; }
+    [ -e "$work/tools/podman_compose.py" ] && [ -x /usr/bin/python3 ] || { skip 'compose: no podman-compose from PyPI'; return; }
     mkdir -p "$place"
     cp -r packaging/launch/. "$place/"
     sed -i 's/^FROM python/FROM docker.io\/library\/python/; s/--from=machineid-sidecar /--from=localhost\/machineid-sidecar /' "$place/agent.Dockerfile"
@@ -395,7 +396,7 @@ services:
 END
     chown -R "$([ "$mode" = rootless ] && echo "$user" || echo root):" "$place"
     chmod a+rx "$place"
-    compose() { as env -C "$place" "$work/tools/bin/podman-compose" --podman-path "$work/$mode.podman" --no-ansi -p "$project" -f compose.yaml -f compose.override.yaml "$@"; }
+    compose() { as env -C "$place" PYTHONPATH="$work/tools" /usr/bin/python3 "$work/tools/podman_compose.py" --podman-path "$work/$mode.podman" --no-ansi -p "$project" -f compose.yaml -f compose.override.yaml "$@"; }
     ok 'compose: the example starts' compose up -d
     local daemon=${project}_machineid-sidecar_1 agent=${project}_agent_1
     ok 'compose: the daemon reads the key of another user, and has a decision' within 20 pod exec "$daemon" machineid-sidecar healthcheck --ready
@@ -415,12 +416,12 @@ END
 kubes() {
     local place=$work/$mode/kube pod
     pod=$(name kube)
-    [ -x "$work/tools/bin/python" ] || { skip 'kube play: no PyYAML'; return; }
+    [ -d "$work/tools/yaml" ] || { skip 'kube play: no PyYAML'; return; }
     mkdir -p "$place"
     # podman 4.3 knows no native sidecars, so the daemon becomes an ordinary container; nor groups of volumes (fsGroup).
-    "$work/tools/bin/python" - "$pod" "$url" "$(new_key 'k8s:' "kube-$mode")" "$work/stubborn.py" > "$place/pod.yaml" <<'END'
+    PYTHONPATH="$work/tools" python3 - "$pod" "$url" "$(new_key 'k8s:' "kube-$mode")" "$work/stubborn.py" "$mode" > "$place/pod.yaml" <<'END'
 import sys, yaml
-name, url, key, agent = sys.argv[1:]
+name, url, key, agent, mode = sys.argv[1:]
 read = lambda file: list(yaml.safe_load_all(open(f"packaging/kubernetes/{file}.yaml")))
 configuration, = read("configmap")
 toml = configuration["data"]["machineid-sidecar.toml"]
@@ -438,14 +439,19 @@ for one in spec["initContainers"] + spec["containers"]:
     one["image"] = one["image"].replace("machineid-sidecar:0.1.0", "localhost/machineid-sidecar:latest") \
         .replace("python:3.13-slim", "docker.io/library/python:3.13-slim")
     one["imagePullPolicy"] = "Never"
-    for probe in ("startupProbe", "livenessProbe", "ports"):
-        one.pop(probe, None)
+    for field in ("startupProbe", "livenessProbe", "ports"):
+        one.pop(field, None)
+    if mode == "rootless":
+        # Without root there are no limits with the first version of control groups.
+        one.pop("resources", None)
     for variable in one.get("env", []):
         field = variable.pop("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
         if field:
             variable["value"] = {"metadata.name": name, "metadata.namespace": "default"}[field]
 worker = spec["containers"][1]
 worker["command"].insert(1, "--wait=1m")
+# podman gives a volume to the user of the container that mounts it first, and the containers of a pod start in no order.
+worker["securityContext"]["runAsUser"] = 65532
 worker["args"] = ["python3", "-c", open(agent).read()]
 # A volume of podman's is root's where the image has no such directory. (A copy: in the file this is one object with the daemon's.)
 spec["initContainers"][0]["securityContext"] = {**spec["initContainers"][0]["securityContext"], "runAsUser": 0}
@@ -482,8 +488,10 @@ mkdir -p "$work/rootful/run" "$work/rootless/run"
 chown -R "$user:" "$work/rootless"
 chmod 700 "$work/rootless/run"
 
-# In this directory, where the ordinary user can run it.
-python3 -m venv "$work/tools" && "$work/tools/bin/python" -m pip install --quiet --disable-pip-version-check podman-compose || true
+# Here, where the ordinary user can run it, by an interpreter that it can run too.
+python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$work/tools" podman-compose ||
+    echo 'pip could not install podman-compose'
+chmod -R a+rX "$work/tools"
 for mode in rootful rootless; do
     printf '#!/bin/sh\nexec podman --root %s --runroot %s --storage-driver %s "$@"\n' "$work/$mode/storage" "$work/$mode/r" \
         "${DRIVER:-overlay}" > "$work/$mode.podman"
