@@ -2,8 +2,11 @@
 #
 #   docker build -t machineid-sidecar .                          the daemon, with the wrapper and the command line
 #   docker build -t machineid-authority --target authority .     an authority of your own
+#
+# With --build-arg BUILDER=IMAGE, where that image has the five programs in /programs, nothing is compiled.
 
-FROM rust:1.95-bookworm AS build
+ARG BUILDER=rust:1.95-bookworm
+FROM ${BUILDER} AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY crates crates
@@ -14,9 +17,10 @@ COPY src src
 COPY machineid-sidecar.toml CHANGELOG.md README.md ./
 # To put the commit of a checkout into the image: --build-arg MACHINEID_COMMIT="$(git log -1 --abbrev=12 --format='%h %cs')"
 ARG MACHINEID_COMMIT=""
-RUN MACHINEID_COMMIT="$MACHINEID_COMMIT" packaging/build.sh \
+RUN programs=/programs \
+    && { [ -d "$programs" ] || { MACHINEID_COMMIT="$MACHINEID_COMMIT" packaging/build.sh && programs=target/dist/bin; }; } \
     && mkdir -p /rootfs \
-    && packaging/install.sh --bin target/dist/bin --destdir /rootfs --prefix /usr --part all \
+    && packaging/install.sh --bin "$programs" --destdir /rootfs --prefix /usr --part all \
     && rm -rf /rootfs/usr/lib /rootfs/usr/share /rootfs/etc/default
 
 FROM debian:bookworm-slim AS base
@@ -53,8 +57,9 @@ RUN install -d -m 755 -o 65532 -g 65532 /run/machineid \
 ENV RUNTIME_DIRECTORY=/run/machineid:/run/machineid-sidecar \
     STATE_DIRECTORY=/var/lib/machineid-sidecar
 USER 65532:65532
-# The socket's directory, for agents in other containers.
-VOLUME /run/machineid
+# All that the daemon writes to. Volumes, so that it can also where the root is read-only: they have the owners above, and a tmpfs
+# over one of these directories is root's. The first is the socket's, for agents in other containers.
+VOLUME /run/machineid /run/machineid-sidecar /var/lib/machineid-sidecar
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/usr/bin/machineid-sidecar", "healthcheck"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/bin/machineid-sidecar"]

@@ -92,6 +92,9 @@ cat "$out/SHA256SUMS"
 step 'on a booted systemd: install, run, revoke, upgrade, purge'
 packaging/test/booted.sh "$out"
 
+step 'images, compose and manifests under podman, as root and as an ordinary user'
+packaging/test/podman.sh "$first/target/dist/bin"
+
 cat <<END
 
 Left to you:

@@ -116,7 +116,7 @@ done
 if [ -x $tools/bin/kubernetes-validate ]; then
     for version in 1.29 1.37; do
         ok "Kubernetes $version takes the manifests" \
-            $tools/bin/kubernetes-validate --strict -k $version packaging/kubernetes/{secret,configmap,sidecar,daemonset,networkpolicy}.yaml
+            $tools/bin/kubernetes-validate --strict -k $version packaging/kubernetes/{secret,configmap,sidecar,daemonset,networkpolicy}.yaml packaging/kubernetes/workload-*.yaml
     done
     # The schemas accept any text as a policy.
     native() {

@@ -32,6 +32,7 @@ fi
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 packaging/test/files.sh
+packaging/test/helm.sh
 python3 packaging/licenses.py
 packaging/deb/build.sh --bin "$bin" --out "$out" --fast
 if command -v lintian > /dev/null; then

@@ -34,7 +34,8 @@ impl Changes {
             state_dir: _,
         } = &fresh;
         let AuthoritySettings { url, org_key_file, timeout, ca_file, user } = authority;
-        let DeviceSettings { id_template, id_origin, allow, host_rules_all, ephemeral, new_per_hour } = device;
+        let DeviceSettings { id_template, id_origin, workload, allow, host_rules_all, ephemeral, new_per_hour } =
+            device;
         let EnforcementSettings {
             interval,
             lease,
@@ -98,10 +99,17 @@ impl Changes {
         let audit_origin = origin_of(audit_file.as_ref().map(|(_, origin)| origin));
         let audit_key_origin = origin_of(audit_key_file.as_ref().map(|(_, origin)| origin));
         let metrics_origin = origin_of(metrics_listen.as_ref().map(|(_, origin)| origin));
+        let workload_origin = origin_of(workload.as_ref().map(|(_, origin)| origin));
         let compat_origin = compat_listen.as_ref().map_or(&Origin::Default, |(_, origin)| origin);
         let address_of = |named: &Option<(SocketAddr, Origin)>| named.as_ref().map(|(address, _)| *address);
         let lasting = [
             ("device.id", id_origin, *id_template != running.device.id_template, "agents live on this device's leases"),
+            (
+                "device.workload",
+                &workload_origin,
+                name_of(workload) != name_of(&running.device.workload),
+                "agents live on this device's leases",
+            ),
             ("local.socket", socket_origin, *socket != running.local.socket, "clients hold connections to it"),
             (
                 "local.runtime_dir",
@@ -158,6 +166,7 @@ fn with_what_lasts(running: &Settings, mut fresh: Settings) -> Settings {
     fresh.state_dir.clone_from(&running.state_dir);
     fresh.device.id_template.clone_from(&running.device.id_template);
     fresh.device.id_origin.clone_from(&running.device.id_origin);
+    fresh.device.workload.clone_from(&running.device.workload);
     fresh.local.socket.clone_from(&running.local.socket);
     fresh.local.socket_origin.clone_from(&running.local.socket_origin);
     fresh.local.runtime_dir.clone_from(&running.local.runtime_dir);
@@ -197,6 +206,7 @@ mod tests {
             ("timeout = \"3s\"", "timeout = \"2s\""),
             ("user = \"machineid-authority\"", "user = \"4711\""),
             ("host:{hostname}", "other:{hostname}"),
+            ("k8s:{env:POD_NAMESPACE}/", "other:"),
             ("allow = []", "allow = [\"*\"]"),
             ("host_rules_all = true", "host_rules_all = false"),
             ("ephemeral = false", "ephemeral = true"),

@@ -40,6 +40,7 @@ pub(super) struct RawAuthority {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawDevice {
     pub(super) id: Placed<String>,
+    pub(super) workload: Placed<String>,
     pub(super) allow: Placed<Vec<String>>,
     pub(super) host_rules_all: Placed<bool>,
     pub(super) ephemeral: Placed<bool>,

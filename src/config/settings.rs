@@ -66,6 +66,8 @@ pub(crate) struct AuthoritySettings {
 pub(crate) struct DeviceSettings {
     pub(crate) id_template: String,
     pub(crate) id_origin: Origin,
+    /// The template of the device that all replicas of a workload share, if set.
+    pub(crate) workload: Option<(String, Origin)>,
     /// The device ids that wrappers and checks may name in addition to the host's.
     pub(crate) allow: Vec<ClientPattern>,
     pub(crate) host_rules_all: bool,
@@ -345,6 +347,7 @@ fn device(
     Ok(DeviceSettings {
         id_template: from_env.unwrap_or_else(from_file),
         id_origin,
+        workload: section.workload.as_ref().map(|value| (value.get_ref().clone(), reader.origin(Some(value)))),
         allow: section.allow.iter().flat_map(Spanned::get_ref).map(pattern).collect::<Result<_, _>>()?,
         host_rules_all: flag(section.host_rules_all.as_ref(), true),
         ephemeral: flag(section.ephemeral.as_ref(), false),

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use machineid_protocol::{Containment, Exit, Wish, span};
+use machineid_protocol::{Containment, DeviceId, Exit, Wish, span};
 
 use super::{Fatal, complain, identity, sidecar};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
@@ -17,6 +17,7 @@ use crate::telemetry::audit;
 pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment: &Environment) -> Result<Exit, Fatal> {
     let settings = config::load(named, environment)?;
     let device = identity::expand(&settings, environment)?;
+    let workload = identity::workload(&settings, &device, environment)?;
     let in_environment = environment.text(KEY_VARIABLE);
     let credentials = environment.path("CREDENTIALS_DIRECTORY");
     let source =
@@ -36,7 +37,7 @@ pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment:
     sidecar::audit_of(&settings)?;
     sidecar::client_of(&settings, sidecar::ca_pem_of(&settings)?)?;
     local::socket::check(&settings.local)?;
-    let text = describe(&settings, device.as_str(), &source);
+    let text = describe(&settings, &device, workload.as_ref(), &source);
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     let worst = settings.stop_bound().worst();
     match max_stop {
@@ -53,7 +54,7 @@ pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment:
     }
 }
 
-fn describe(settings: &Settings, device: &str, key: &KeySource) -> String {
+fn describe(settings: &Settings, device: &DeviceId, workload: Option<&DeviceId>, key: &KeySource) -> String {
     let bound = settings.stop_bound();
     let file = settings.file.as_ref().map_or("none (built-in defaults)".to_owned(), |path| path.display().to_string());
     let mut text = String::from("The configuration is valid.\n\n");
@@ -64,7 +65,10 @@ fn describe(settings: &Settings, device: &str, key: &KeySource) -> String {
     row("file", &file);
     row("authority", &settings.authority.url.to_string());
     row("org key", &key.to_string());
-    row("device", device);
+    row("device", device.as_str());
+    if let Some(workload) = workload {
+        row("workload", workload.as_str());
+    }
     row("socket", &settings.local.socket.display().to_string());
     let interval = settings.enforcement.interval;
     let rate = 1.0 / interval.as_secs_f64();

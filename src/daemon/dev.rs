@@ -15,7 +15,7 @@ use machineid_protocol::{DeviceId, Exit};
 
 use super::Fatal;
 use super::reload::SettingsSource;
-use super::sidecar::{Sidecar, in_runtime, keep_secrets};
+use super::sidecar::{Devices, Sidecar, in_runtime, keep_secrets};
 use crate::config::org_key::KeySource;
 use crate::config::{self, Origin, Settings, Surroundings};
 use crate::local::activation::HandedSockets;
@@ -84,7 +84,8 @@ async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -
         .map_err(Fatal::io(format!("write the commands into {}", directory.display())))?;
     let key_source = KeySource::File { path: key_file, origin: Origin::Default, mode_is_the_platforms: false };
     let (key, source) = (authority.host_key.clone(), SettingsSource::BuiltIn);
-    let sidecar = Sidecar::start(source, settings, device.clone(), key, key_source, HandedSockets::default())?;
+    let devices = Devices { host: device.clone(), workload: None };
+    let sidecar = Sidecar::start(source, settings, devices, key, key_source, HandedSockets::default())?;
     let banner = banner(authority, directory, &sidecar.settings(), &device, !command.is_empty());
     let _ = io::stderr().lock().write_all(banner.as_bytes());
     sidecar.serve(command).await

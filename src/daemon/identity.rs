@@ -25,6 +25,25 @@ pub(super) fn expand(settings: &Settings, environment: &Environment) -> Result<D
         .map_err(|problem| ConfigError::at(&device.id_origin, "device.id", problem))
 }
 
+/// The device that all replicas of this host's workload share, if one is configured. It comes from the environment, which a
+/// cluster sets, and is not kept.
+pub(super) fn workload(
+    settings: &Settings,
+    host: &DeviceId,
+    environment: &Environment,
+) -> Result<Option<DeviceId>, ConfigError> {
+    let Some((template, origin)) = &settings.device.workload else { return Ok(None) };
+    let at = |problem: String| ConfigError::at(origin, "device.workload", problem);
+    let workload = config::expand_device_id(template, &config::host_facts(), &|name| environment.text(name))
+        .map_err(|problem| at(problem.to_string()))?;
+    if workload == *host {
+        return Err(at(format!(
+            "{workload} is device.id as well; replicas need an id of their own and one that they share"
+        )));
+    }
+    Ok(Some(workload))
+}
+
 /// The host's device id, and the file that it is kept in.
 #[derive(Debug)]
 pub(super) struct HostIdentity {

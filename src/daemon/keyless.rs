@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::signals::Signals;
 use super::{Fatal, init, manager};
 use crate::config::{ConfigError, Origin, Settings};
-use crate::disk::make_directory;
+use crate::disk::{CannotMake, make_directory};
 use crate::local::{refuse, socket};
 
 /// The text for the log, the unit's status and clients that ask.
@@ -25,10 +25,9 @@ const WHAT_TO_DO: &str = "no org key yet, so nothing is allowed; put the key int
 /// Refuses every request until told to end.
 pub(super) async fn wait(settings: &Settings, handed: Option<UnixListener>) -> Result<Exit, Fatal> {
     let runtime_dir = &settings.local.runtime_dir;
-    make_directory(runtime_dir, 0o700).map_err(|error| {
-        let problem = format!("cannot make {}: {error}", runtime_dir.display());
-        ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
-    })?;
+    make_directory(runtime_dir, 0o700)
+        .map_err(CannotMake::at(runtime_dir))
+        .map_err(|error| ConfigError::at(&Origin::Default, "local.runtime_dir", error))?;
     let socket = match handed {
         Some(handed) => socket::take_over(&settings.local, handed)?,
         None => socket::bind(&settings.local)?,

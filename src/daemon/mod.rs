@@ -133,8 +133,8 @@ impl Fatal {
 
 fn run(command: Command) -> Result<Exit, Fatal> {
     let environment = Environment::of_process();
-    if let Some(Verb::Healthcheck) = command.verb {
-        return healthcheck::run(command.config.as_deref(), &environment);
+    if let Some(Verb::Healthcheck { ready }) = command.verb {
+        return healthcheck::run(command.config.as_deref(), ready, &environment);
     }
     if command.check_config {
         return check_config::run(command.config.as_deref(), command.max_stop, &environment);

@@ -33,7 +33,7 @@ use super::upkeep::{self, Upkeep};
 use super::{Fatal, identity, init, keyless, manager, resume};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
 use crate::config::{self, ConfigError, Environment, Live, Origin, Settings};
-use crate::disk::{Exposure, check_own, make_directory};
+use crate::disk::{CannotMake, Exposure, check_own, make_directory};
 use crate::gate::attempt::AuthorityLink;
 use crate::gate::holds::Holds;
 use crate::gate::keyed_client::KeyedClient;
@@ -71,11 +71,12 @@ pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &En
         warn!("the org key came from the environment, where other processes may have seen it; a file is safer");
     }
     let identity = identity::resolve(&settings, environment)?;
+    let workload = identity::workload(&settings, identity.device(), environment)?;
     let environment = environment.clone();
     in_runtime(async {
         let source = SettingsSource::Files(environment);
-        let device = identity.device().clone();
-        let mut sidecar = Sidecar::start(source, settings, device, key, key_source, handed)?;
+        let devices = Devices { host: identity.device().clone(), workload };
+        let mut sidecar = Sidecar::start(source, settings, devices, key, key_source, handed)?;
         sidecar.identity = Some(identity);
         sidecar.serve(command).await
     })
@@ -162,24 +163,31 @@ pub(super) struct Sidecar {
     metrics: Option<TcpListener>,
 }
 
+/// The devices that rule every agent of this daemon.
+#[derive(Debug)]
+pub(super) struct Devices {
+    pub(super) host: DeviceId,
+    pub(super) workload: Option<DeviceId>,
+}
+
 impl Sidecar {
     /// Binds the socket, or takes over those that were passed, and starts the host's gate. Must be called inside the
     /// runtime.
     pub(super) fn start(
         source: SettingsSource,
         settings: Settings,
-        device: DeviceId,
+        devices: Devices,
         key: OrgKey,
         key_source: KeySource,
         mut handed: HandedSockets,
     ) -> Result<Self, Fatal> {
+        let Devices { host: device, workload } = devices;
         sys::check_proc().map_err(|problem| Fatal::Proc(problem.into()))?;
         let descriptors = machineid_sys::raise_descriptor_limit();
         let runtime_dir = &settings.local.runtime_dir;
-        make_directory(runtime_dir, 0o700).map_err(|error| {
-            let problem = format!("cannot make {}: {error}", runtime_dir.display());
-            ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
-        })?;
+        make_directory(runtime_dir, 0o700)
+            .map_err(CannotMake::at(runtime_dir))
+            .map_err(|error| ConfigError::at(&Origin::Default, "local.runtime_dir", error))?;
         check_runtime_dir(&settings)?;
         let ca_pem = ca_pem_of(&settings)?;
         let client = client_of(&settings, ca_pem)?;
@@ -223,7 +231,8 @@ impl Sidecar {
         // Before the gates, so that no deny of theirs can miss a run.
         runs.adopt_all(&store);
         let agents: Arc<dyn Agents> = Arc::<RunRegistry>::clone(&runs);
-        let gates = Gates::start(device.clone(), &live, &authority, &agents).map_err(Fatal::io("start the gate"))?;
+        let gates = Gates::start(device.clone(), workload.as_ref(), &live, &authority, &agents);
+        let gates = gates.map_err(Fatal::io("start the gate"))?;
         runs.attach(&gates);
         let key_protection = identity::key_protection();
         let gates = Arc::new(gates);

@@ -1,4 +1,4 @@
-//! The gates: one for the host's device, and one for each other device while it is in use.
+//! The gates: one for the host's device, one for its workload's, and one for each other device while it is in use.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -27,6 +27,8 @@ const REMEMBERED_FOR: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 pub(crate) struct Gates {
     host: GateHandle,
+    /// The device that all replicas of this host's workload share: it must allow as well, whatever else is asked.
+    workload: Option<GateHandle>,
     others: Others,
 }
 
@@ -77,9 +79,10 @@ struct GateUse {
 }
 
 impl Gates {
-    /// Starts the host's gate. Fails when the process has no descriptor left.
+    /// Starts the gates of the host and its workload. Fails when the process has no descriptor left.
     pub(crate) fn start(
         host: DeviceId,
+        workload: Option<&DeviceId>,
         live: &Live,
         authority: &Arc<AuthorityLink>,
         agents: &Arc<dyn Agents>,
@@ -87,29 +90,28 @@ impl Gates {
         let host = GateHandle::start(host, live, First::AtOnce, Arc::clone(authority), Arc::clone(agents))?;
         let (authority, agents) = (Arc::clone(authority), Arc::clone(agents));
         let changes = Arc::new(watch::channel(()).0);
-        Ok(Self {
-            host,
-            others: Others {
-                live: live.clone(),
-                authority,
-                agents,
-                in_use: Arc::default(),
-                ended: Arc::default(),
-                changes,
-            },
-        })
+        let live = live.clone();
+        let others = Others { live, authority, agents, in_use: Arc::default(), ended: Arc::default(), changes };
+        // Taken and never given back: it runs as long as the daemon.
+        let workload = workload.map(|device| others.take(device, First::AtOnce)).transpose()?;
+        Ok(Self { host, workload, others })
     }
 
     pub(crate) fn host(&self) -> &GateHandle {
         &self.host
     }
 
+    /// The gate of the device that all replicas of this host's workload share.
+    pub(crate) fn workload(&self) -> Option<&GateHandle> {
+        self.workload.as_ref()
+    }
+
     pub(crate) fn authority(&self) -> &AuthorityLink {
         &self.others.authority
     }
 
-    /// The gates that decide about these devices: their own and, while it rules all, the host's. Without devices: the host's
-    /// alone. The caller checks whether the devices may be named.
+    /// The gates that decide about these devices: their own, the workload's and, while it rules all, the host's. Without
+    /// devices: the host's and the workload's. The caller checks whether the devices may be named.
     ///
     /// Fails when the process has no descriptor left for another gate.
     pub(crate) fn deciding(&self, devices: &[DeviceId]) -> io::Result<Deciding> {
@@ -117,12 +119,19 @@ impl Gates {
         let host_rules_all = self.others.live.now().device.host_rules_all;
         let host_asked = host_rules_all || devices.is_empty() || !devices.iter().all(|device| foreign(&device));
         let mut gates: Vec<GateUse> = Vec::new();
+        // A workload that is named stands in its place among the named devices.
+        if let Some(workload) = self.workload().filter(|workload| !devices.contains(workload.device())) {
+            gates.push(GateUse { gate: workload.clone(), others: None });
+        }
         if host_asked {
             gates.push(GateUse { gate: self.host.clone(), others: None });
         }
         for device in devices.iter().filter(foreign) {
             if gates.iter().all(|held| held.gate.device() != device) {
-                gates.push(GateUse { gate: self.others.take(device)?, others: Some(self.others.clone()) });
+                gates.push(GateUse {
+                    gate: self.others.take(device, First::WhenAsked)?,
+                    others: Some(self.others.clone()),
+                });
             }
         }
         Ok(Deciding { gates })
@@ -186,14 +195,14 @@ impl Gates {
 }
 
 impl Others {
-    fn take(&self, device: &DeviceId) -> io::Result<GateHandle> {
+    fn take(&self, device: &DeviceId, first: First) -> io::Result<GateHandle> {
         let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(other) = in_use.get_mut(device) {
             other.users += 1;
             return Ok(other.gate.clone());
         }
         let (authority, agents) = (Arc::clone(&self.authority), Arc::clone(&self.agents));
-        let gate = GateHandle::start(device.clone(), &self.live, First::WhenAsked, authority, agents)?;
+        let gate = GateHandle::start(device.clone(), &self.live, first, authority, agents)?;
         in_use.insert(device.clone(), InUse { gate: gate.clone(), users: 1 });
         self.ended().retain(|one| one.device != *device);
         self.changes.send_replace(());

@@ -121,7 +121,8 @@ async fn answer(context: &Context, peer: &Peer, question: CheckQuestion, asked: 
     let (max_age_cap, patience) =
         context.live.look(|settings| (settings.local.max_age_cap, settings.local.check_timeout));
     let max_age = question.max_age.unwrap_or_default().min(max_age_cap);
-    if runs.is_empty() && question.device.as_ref().is_none_or(|device| device == host.device()) {
+    let alone = context.gates.workload().is_none();
+    if alone && runs.is_empty() && question.device.as_ref().is_none_or(|device| device == host.device()) {
         // The case of nearly every cached check: no gate is taken and nothing is copied for it.
         let make = |grant: &Grant| reply::allowed(grant, host.device(), asked);
         if let Some(answer) = cached(max_age, |max_age| host.cached_allow(asked, max_age, make)) {

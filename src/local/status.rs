@@ -82,7 +82,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
                 in_force: killed.and_then(|denial| denial.reason),
             }),
         },
-        devices: devices.iter().enumerate().map(|(at, gate)| device(&context, gate, &census, at == 0, now)).collect(),
+        devices: devices.iter().map(|gate| device(&context, gate, &census, now)).collect(),
         agents,
         agents_shown: Some(scope.shown()),
         recent_stops: stops.map(|(_, stop)| stop).collect(),
@@ -96,17 +96,20 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
 pub(super) const READYZ: Operation = Operation {
     path: "/readyz",
     method: "get",
-    summary: "Whether there is a decision no older than the lease. Ready does not mean allowed: a revoked host is ready and denies",
+    summary: "Whether there is a decision no older than the lease, about the host's device and its workload's. Ready does not mean allowed: a \
+              revoked host is ready and denies",
     parameters: &[],
     body: None,
     answers: &[AnswerDoc(200, TEXT, None, "there is one"), AnswerDoc(503, TEXT, None, "there is none")],
 };
 
-/// `GET /readyz`: whether there is a decision no older than the lease. Ready does not mean allowed: a revoked host is ready.
+/// `GET /readyz`: whether there is a decision no older than the lease about the host's device and its workload's. Ready does not mean allowed: a revoked host is ready.
 pub(super) async fn ready(State(context): State<Arc<Context>>) -> (StatusCode, &'static str) {
     let lease = context.settings().enforcement.lease;
-    let decided = context.gates.host().look(|view| view.last_decision.as_ref().map(|(began, _)| *began));
-    match decided {
+    let began = |gate: &GateHandle| gate.look(|view| view.last_decision.as_ref().map(|(began, _)| *began));
+    let gates = std::iter::once(context.gates.host()).chain(context.gates.workload());
+    // The oldest of them; none while one of them is missing, since `None` is the least.
+    match gates.map(began).min().flatten() {
         None => (StatusCode::SERVICE_UNAVAILABLE, "no decision yet\n"),
         Some(began) if BootTime::now().saturating_since(began) > lease => {
             (StatusCode::SERVICE_UNAVAILABLE, "the newest decision is older than the lease\n")
@@ -115,12 +118,13 @@ pub(super) async fn ready(State(context): State<Arc<Context>>) -> (StatusCode, &
     }
 }
 
-fn device(context: &Context, gate: &GateHandle, census: &Census, host: bool, now: BootTime) -> DeviceReport {
+fn device(context: &Context, gate: &GateHandle, census: &Census, now: BootTime) -> DeviceReport {
     let view = gate.view();
     let (standing, since, last_error) = standing(context, &view);
     DeviceReport {
         device_id: gate.device().clone(),
-        host,
+        host: gate.device() == context.gates.host().device(),
+        workload: context.gates.workload().is_some_and(|workload| workload.device() == gate.device()),
         standing,
         since: clock::wall_at(since).to_string(),
         last_error,

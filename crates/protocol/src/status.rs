@@ -221,6 +221,9 @@ pub struct DeviceReport {
     pub device_id: DeviceId,
     /// Whether the device is the host's own, which rules all agents.
     pub host: bool,
+    /// Whether the device is the one that all replicas of the host's workload share, which rules all agents too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub workload: bool,
     /// The daemon's standing of the device.
     pub standing: StandingKind,
     /// RFC 3339 time since which the standing is the same.

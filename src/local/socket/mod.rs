@@ -17,7 +17,7 @@ use tracing::warn;
 
 use crate::config::settings::LocalSettings;
 use crate::config::{ConfigError, Origin, group_id};
-use crate::disk::make_directory;
+use crate::disk::{CannotMake, make_directory};
 use crate::telemetry::metrics::OwnFile;
 pub(crate) use error::SocketError;
 
@@ -94,7 +94,7 @@ pub(crate) fn bind(local: &LocalSettings) -> Result<Socket, ConfigError> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     if local.socket_origin == Origin::Default {
         make_directory(directory, if directory.starts_with("/run/machineid") { 0o755 } else { 0o700 })
-            .map_err(|error| wrong(format!("cannot make the directory {}: {error}", directory.display())))?;
+            .map_err(|error| wrong(CannotMake::at(directory)(error).to_string()))?;
     } else if !directory.is_dir() {
         return Err(no_directory(local, directory));
     }
@@ -102,7 +102,7 @@ pub(crate) fn bind(local: &LocalSettings) -> Result<Socket, ConfigError> {
     remove_stale(path).map_err(|error| ConfigError::at(&local.socket_origin, "local.socket", error))?;
     let listener = listen(path, local.mode)
         .and_then(UnixListener::from_std)
-        .map_err(|error| wrong(format!("cannot make the socket {}: {error}", path.display())))?;
+        .map_err(|error| wrong(CannotMake::at(path)(error).to_string()))?;
     let about = fs::symlink_metadata(path).map_err(|error| wrong(format!("the socket vanished: {error}")))?;
     // From here on dropping the socket removes its file, also when a later step fails.
     let place = SocketPlace { identity: Some(identity_of(&about)), ours: true, lock };

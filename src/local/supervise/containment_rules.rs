@@ -106,7 +106,12 @@ impl WantedContainment {
                 "this host's configuration (enforcement.undecided = \"freeze\") needs a control group".to_owned()
             }
         };
-        no(&format!("{demand}, and the daemon can make none: {why}"))
+        let other = match (self.wish, self.freezable) {
+            // What the operator demands, a PID namespace satisfies as well; the reason is the control group's.
+            (Wish::Auto, false) => "; or start it in a PID namespace: --containment pidns",
+            (Wish::Auto | Wish::Named(_), _) => "",
+        };
+        no(&format!("{demand}, and the daemon can make no control group: {why}{other}"))
     }
 }
 
@@ -177,7 +182,13 @@ mod tests {
             (Wish::Auto, Wish::Named(Subreaper), "enforcement.undecided"),
         ] {
             let no = WantedContainment { wish, floor, freezable: true }.refuse_without_leaf(&"read-only");
-            assert!(no.reason.contains(needle) && no.reason.contains("read-only"), "{}", no.reason);
+            assert!(no.reason.contains(needle) && no.reason.contains("no control group: read-only"), "{}", no.reason);
         }
+        let demanded = WantedContainment { wish: Wish::Auto, floor: Wish::Named(Pidns), freezable: false };
+        let no = demanded.refuse_without_leaf(&"read-only").reason;
+        assert!(
+            no.contains("no control group: read-only; or start it in a PID namespace: --containment pidns"),
+            "{no}"
+        );
     }
 }

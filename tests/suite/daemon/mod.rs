@@ -33,3 +33,4 @@ mod siblings;
 mod slow_disk;
 mod socket;
 mod stop_bound;
+mod workload;

@@ -290,7 +290,11 @@ fn device_row(device: &DeviceReport, now: Timestamp) -> Vec<Cell> {
         },
     );
     vec![
-        Cell::new(if device.host { format!("{} (host)", device.device_id) } else { device.device_id.to_string() }),
+        Cell::new(match (device.host, device.workload) {
+            (true, _) => format!("{} (host)", device.device_id),
+            (false, true) => format!("{} (workload)", device.device_id),
+            (false, false) => device.device_id.to_string(),
+        }),
         Cell::coloured(word, colour),
         Cell::new(ago(&device.since, now)),
         Cell::new(decision),
