@@ -36,6 +36,7 @@ pub fn command() -> clap::Command {
 /// Runs the command that the process was started with, and returns its exit code.
 #[must_use]
 pub fn main() -> Exit {
+    machineid_sys::keep_name_services_inside();
     #[expect(clippy::disallowed_methods, reason = "the one place of this program that reads the environment")]
     let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let cli = match Cli::try_parse() {
