@@ -82,6 +82,8 @@ rm -rf "$out"
 mkdir -p "$out"
 cp "$first"/target/dist/*.{deb,tar.gz,whl} "$first"/target/dist/npm/*.tgz "$out/"
 if command -v lintian > /dev/null; then lintian --fail-on error "$out"/*.deb; else echo '    (no lintian here)'; fi
+# Verifies the archive before it installs it, so it must be outside.
+cp packaging/install.sh "$out/"
 python3 packaging/sbom.py "$out/machineid-sidecar-$version.cdx.json"
 "$first/target/dist/bin/machineid-sidecar" --version
 
@@ -114,7 +116,7 @@ if [ -n "${RELEASE_SIGNING_KEY:-}" ]; then
     packaging/sign.sh "$out"
 else
     unless_rehearsed 'RELEASE_SIGNING_KEY names no key to sign SHA256SUMS with'
-    (cd "$out" && sha256sum -- *.deb *.tar.gz *.whl *.tgz *.json > SHA256SUMS)
+    (cd "$out" && sha256sum -- *.deb *.tar.gz *.whl *.tgz *.json install.sh > SHA256SUMS)
 fi
 cat "$out/SHA256SUMS"
 

@@ -47,6 +47,7 @@ tar -xzf "$out"/*.tar.gz -C "$out/unpacked" --strip-components=1
 "$out/unpacked/install.sh" --destdir "$out/root" --prefix /usr/local --uninstall
 left=$(find "$out/root" -type f ! -path '*/etc/*')
 [ -z "$left" ] || { echo "install.sh --uninstall leaves $left"; exit 1; }
+packaging/test/signed.sh "$out"/*.tar.gz
 packaging/test/wheels.sh "$bin"
 packaging/test/npm.sh "$bin"
 packaging/test/launch.sh "$bin"
