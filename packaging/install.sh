@@ -121,10 +121,6 @@ if [ -z "$destdir" ] && [ -z "$undo" ]; then
 Installed below $prefix. As root, where systemd is the init system:
 
     systemd-sysusers && systemd-tmpfiles --create machineid-sidecar.conf && systemctl daemon-reload
-    install -m 600 /dev/stdin /etc/machineid/org-key        # paste the key, then Ctrl-D
-    systemctl enable --now machineid-sidecar
-    machineid doctor
-
-With an authority of your own, the key is one of the role host: machineid-authority org key create ORG --role host
+    machineid init          # asks for the authority, the key and the device; enables the unit; ends with machineid doctor
 END
 fi
