@@ -30,8 +30,9 @@ pub(super) fn authority(printer: &mut Printer) -> Result<Authority, Problem> {
 /// Asks for this host's key until the answer is one. What is typed is not shown.
 pub(super) fn key(url: &str, printer: &mut Printer) -> Result<OrgKey, Problem> {
     loop {
-        printer.ask(&format!("This host's key at {url} (not shown): "));
-        let text = unseen().map_err(|error| Problem::failure(format!("cannot read from the terminal: {error}")));
+        let question = format!("This host's key at {url} (not shown): ");
+        let text = unseen(&question, printer)
+            .map_err(|error| Problem::failure(format!("cannot read from the terminal: {error}")));
         printer.note("");
         let Some(text) = text? else { return Err(nothing_typed()) };
         match text.parse::<OrgKey>() {
@@ -62,14 +63,16 @@ fn nothing_typed() -> Problem {
     Problem::failure("no answer; nothing was changed")
 }
 
-/// Reads a line without echo; `None` after Ctrl-C or Ctrl-D. The terminal reads bytes meanwhile and makes no signal of Ctrl-C, which
+/// Asks, and reads a line without echo; `None` after Ctrl-C or Ctrl-D. The echo ends before the question is there: what is typed at
+/// once is not shown either. The terminal reads bytes meanwhile and makes no signal of Ctrl-C, which
 /// would end this program and leave the terminal without echo.
-fn unseen() -> io::Result<Option<String>> {
+fn unseen(question: &str, printer: &mut Printer) -> io::Result<Option<String>> {
     let stdin = io::stdin();
     let before = tcgetattr(&stdin)?;
     let mut silent = before.clone();
     silent.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
     tcsetattr(&stdin, OptionalActions::Now, &silent)?;
+    printer.ask(question);
     let read = until_enter(stdin.lock());
     tcsetattr(&stdin, OptionalActions::Now, &before)?;
     read
