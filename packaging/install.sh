@@ -3,7 +3,10 @@
 #
 #     sudo ./install.sh                                   below /usr/local, both parts
 #     ./install.sh --destdir DIR --prefix /usr --part sidecar
+#     sudo ./install.sh --archive machineid-sidecar-VERSION-TARGET.tar.gz --signers FILE
 #
+#   --archive FILE   install what is in this release, after its signature was verified: SHA256SUMS and SHA256SUMS.sig are beside it
+#   --signers FILE   the line `releases@machineid.io ` and the project's public key; take it from another place than the release
 #   --bin DIR        where the programs are [default: bin beside this script, else target/dist/bin]
 #   --prefix DIR     [default: /usr/local]
 #   --destdir DIR    install into DIR as if it were /
@@ -12,9 +15,11 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-bin='' destdir='' prefix=/usr/local part=all undo=''
+bin='' destdir='' prefix=/usr/local part=all undo='' archive='' signers=''
 while [ $# -gt 0 ]; do
     case $1 in
+        --archive) archive=$2; shift 2 ;;
+        --signers) signers=$2; shift 2 ;;
         --bin) bin=$2; shift 2 ;;
         --prefix) prefix=$2; shift 2 ;;
         --destdir) destdir=$2; shift 2 ;;
@@ -24,6 +29,30 @@ while [ $# -gt 0 ]; do
     esac
 done
 case $part in sidecar | authority | all) ;; *) echo "install.sh: --part is sidecar, authority or all" >&2; exit 2 ;; esac
+
+# The archive's own copy of this script goes on, once the archive is known to be the project's.
+if [ -n "$archive" ]; then
+    refuse() { echo "install.sh: $1; nothing was installed" >&2; exit 1; }
+    [ -z "$bin$undo" ] || { echo 'install.sh: --archive goes neither with --bin nor with --uninstall' >&2; exit 2; }
+    [ -n "$signers" ] || refuse "name the file with the project's public key: --signers"
+    command -v ssh-keygen > /dev/null || refuse 'there is no ssh-keygen to verify the signature (package openssh-client)'
+    beside=$(cd "$(dirname "$archive")" && pwd) name=$(basename "$archive")
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    # Copies: what is verified must be what is installed.
+    for file in SHA256SUMS SHA256SUMS.sig "$name"; do
+        cp "$beside/$file" "$work/" 2> /dev/null || refuse "there is no $beside/$file"
+    done
+    ssh-keygen -q -Y verify -f "$signers" -I releases@machineid.io -n machineid-release -s "$work/SHA256SUMS.sig" < "$work/SHA256SUMS" ||
+        refuse "$beside/SHA256SUMS.sig is no signature of $beside/SHA256SUMS by a key in $signers"
+    awk -v name="$name" '$2 == name' "$work/SHA256SUMS" > "$work/sum"
+    [ "$(wc -l < "$work/sum")" = 1 ] || refuse "SHA256SUMS does not name $name"
+    (cd "$work" && sha256sum --check --strict --status sum) || refuse "$archive is not the file that was signed"
+    mkdir "$work/unpacked"
+    tar -xzf "$work/$name" -C "$work/unpacked" --strip-components=1
+    "$work/unpacked/install.sh" --destdir "$destdir" --prefix "$prefix" --part "$part"
+    exit
+fi
 
 # This script is in packaging in a checkout, and at the top of a release.
 if [ -d "$here/systemd" ]; then files=$here top=$here/..; else files=$here/packaging top=$here; fi
@@ -92,10 +121,6 @@ if [ -z "$destdir" ] && [ -z "$undo" ]; then
 Installed below $prefix. As root, where systemd is the init system:
 
     systemd-sysusers && systemd-tmpfiles --create machineid-sidecar.conf && systemctl daemon-reload
-    install -m 600 /dev/stdin /etc/machineid/org-key        # paste the key, then Ctrl-D
-    systemctl enable --now machineid-sidecar
-    machineid doctor
-
-With an authority of your own, the key is one of the role host: machineid-authority org key create ORG --role host
+    machineid init          # asks for the authority, the key and the device; enables the unit; ends with machineid doctor
 END
 fi

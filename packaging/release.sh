@@ -66,8 +66,13 @@ for place in "$first" "$second"; do
     "$place/packaging/build.sh"
     "$place/packaging/deb/build.sh"
     "$place/packaging/tarball.sh"
+    "$place/packaging/build.sh" --portable
+    # hatchling, once for all.
+    mkdir -p target/packaging-tools && ln -sfn "$PWD/target/packaging-tools" "$place/target/packaging-tools"
+    "$place/packaging/wheel.sh"
+    "$place/packaging/npm.sh"
 done
-for file in "$first"/target/dist/bin/* "$first"/target/dist/*.deb "$first"/target/dist/*.tar.gz; do
+for file in "$first"/target/dist/{bin,portable}/* "$first"/target/dist/*.{deb,tar.gz,whl} "$first"/target/dist/npm/*.tgz; do
     cmp "$file" "$second/${file#"$first/"}" || stop 'the two builds differ: this release could not be made again'
 done
 echo '    the same bytes'
@@ -75,17 +80,43 @@ echo '    the same bytes'
 step 'the packages'
 rm -rf "$out"
 mkdir -p "$out"
-cp "$first"/target/dist/*.deb "$first"/target/dist/*.tar.gz "$out/"
+cp "$first"/target/dist/*.{deb,tar.gz,whl} "$first"/target/dist/npm/*.tgz "$out/"
 if command -v lintian > /dev/null; then lintian --fail-on error "$out"/*.deb; else echo '    (no lintian here)'; fi
+# Verifies the archive before it installs it, so it must be outside.
+cp packaging/install.sh "$out/"
 python3 packaging/sbom.py "$out/machineid-sidecar-$version.cdx.json"
 "$first/target/dist/bin/machineid-sidecar" --version
+
+step 'the wheel and the npm packages: installed and tried, and within their sizes'
+WHEEL=$(echo "$out"/*.whl) packaging/test/wheels.sh "$first/target/dist/portable"
+PACKAGES=$out packaging/test/npm.sh "$first/target/dist/portable"
+most() { # MEBIBYTES FILE
+    local size
+    size=$(stat -c %s -- "$2")
+    [ "$size" -le $(($1 * 1048576)) ] || stop "${2##*/} has $size bytes, more than $1 MiB"
+}
+most 25 "$out"/*.whl
+most 12 "$out"/machineid-sidecar-linux-*.tgz
+
+step 'the same for aarch64'
+# Cross-compiled where the tools for it are; otherwise on a host of that processor, from this commit.
+if "$first/packaging/build.sh" --portable --target aarch64-unknown-linux-gnu; then
+    portable=$first/target/dist/portable-aarch64-unknown-linux-gnu
+    "$first/packaging/wheel.sh" --bin "$portable" --out "$out"
+    "$first/packaging/npm.sh" --bin "$portable" --out "$out"
+else
+    unless_rehearsed "no aarch64 here: on such a host run packaging/build.sh --portable, wheel.sh and npm.sh, and copy the results to $out"
+fi
+
+step 'what PyPI and npm would be sent'
+packaging/publish.sh --dry-run "$out"
 
 step 'checksums and their signature (RELEASE_SIGNING_KEY names the key)'
 if [ -n "${RELEASE_SIGNING_KEY:-}" ]; then
     packaging/sign.sh "$out"
 else
     unless_rehearsed 'RELEASE_SIGNING_KEY names no key to sign SHA256SUMS with'
-    (cd "$out" && sha256sum -- *.deb *.tar.gz *.json > SHA256SUMS)
+    (cd "$out" && sha256sum -- *.deb *.tar.gz *.whl *.tgz *.json install.sh > SHA256SUMS)
 fi
 cat "$out/SHA256SUMS"
 
@@ -102,5 +133,6 @@ Left to you:
   [ ] cargo bench -- memory: an idle daemon has 16 MiB or less resident and 4 MiB or less private
   [ ] read CHANGELOG.md once more as an operator who upgrades
   [ ] git push origin v$version, and upload what is in $out
+  [ ] packaging/publish.sh $out                    PyPI and npm; both processors must be there
   [ ] docker build --build-arg MACHINEID_COMMIT="$(git log -1 --abbrev=12 --format='%h %cs')" -t machineid-sidecar:$version .
 END

@@ -1,13 +1,12 @@
 """A CrewAI crew that asks before each call of the model and of a tool."""
 
 import os
-import sys
 
 from crewai import LLM, Agent, Crew, Task
 from crewai.hooks import before_llm_call, before_tool_call
 from crewai.tools import tool
 
-from gate import Denied, Undecided, gate
+from machineid_sidecar import Gate
 
 
 @tool("population")
@@ -17,18 +16,16 @@ def population(city: str) -> str:
     return "755,000"
 
 
-def gate_or_leave(context):
-    # CrewAI catches an exception of a hook and continues; it does not catch SystemExit.
-    try:
-        gate()
-    except Denied as error:
-        sys.exit(print(f"denied: {error}", file=sys.stderr) or 77)
-    except Undecided as error:
-        sys.exit(print(f"could not find out whether to go on: {error}", file=sys.stderr) or 75)
+# CrewAI catches an exception of a hook and continues; it does not catch SystemExit.
+gate = Gate(exits=True)
 
 
-before_llm_call(gate_or_leave)
-before_tool_call(gate_or_leave)
+def ask(context):
+    gate.check()
+
+
+before_llm_call(ask)
+before_tool_call(ask)
 
 
 def main():

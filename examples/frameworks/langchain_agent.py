@@ -1,14 +1,13 @@
 """A LangChain agent that asks before each call of the model and of a tool."""
 
 import os
-import sys
 
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
-from gate import Denied, Undecided, gate
+from machineid_sidecar import NotAllowed, check
 
 
 @tool
@@ -20,10 +19,10 @@ def population(city: str) -> str:
 
 class Gate(AgentMiddleware):
     def before_model(self, state, runtime):
-        gate()
+        check()
 
     def wrap_tool_call(self, request, handler):
-        gate()
+        check()
         return handler(request)
 
 
@@ -31,7 +30,7 @@ def main():
     model = ChatOpenAI(model=os.environ.get("MODEL", "gpt-5-mini"), use_responses_api=False)
     agent = create_agent(model, tools=[population], middleware=[Gate()])
     question = {"role": "user", "content": "How many people live in Amsterdam?"}
-    # No limit of steps: gate() decides whether the agent continues.
+    # No limit of steps: check() decides whether the agent continues.
     result = agent.invoke({"messages": [question]}, {"recursion_limit": 1_000_000})
     print(f"answer: {result['messages'][-1].content}")
 
@@ -39,7 +38,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except Denied as error:
-        sys.exit(print(f"denied: {error}", file=sys.stderr) or 77)
-    except Undecided as error:
-        sys.exit(print(f"could not find out whether to go on: {error}", file=sys.stderr) or 75)
+    except NotAllowed as no:
+        no.exit()

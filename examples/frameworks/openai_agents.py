@@ -2,11 +2,10 @@
 
 import asyncio
 import os
-import sys
 
 from agents import Agent, RunHooks, Runner, UserError, function_tool, set_default_openai_api, set_tracing_disabled
 
-from gate import Denied, Undecided, gate
+from machineid_sidecar import NotAllowed, acheck
 
 
 @function_tool
@@ -17,12 +16,11 @@ def population(city: str) -> str:
 
 
 class Gate(RunHooks):
-    # In a thread, because the answer may take a second and must not block the event loop.
     async def on_llm_start(self, context, agent, system_prompt, input_items):
-        await asyncio.to_thread(gate)
+        await acheck()
 
     async def on_tool_start(self, context, agent, tool):
-        await asyncio.to_thread(gate)
+        await acheck()
 
 
 async def main():
@@ -40,7 +38,5 @@ if __name__ == "__main__":
         except UserError as error:
             # The SDK wraps what a tool's hook raises.
             raise error.__cause__ or error
-    except Denied as error:
-        sys.exit(print(f"denied: {error}", file=sys.stderr) or 77)
-    except Undecided as error:
-        sys.exit(print(f"could not find out whether to go on: {error}", file=sys.stderr) or 75)
+    except NotAllowed as no:
+        no.exit()

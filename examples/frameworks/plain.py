@@ -2,10 +2,9 @@
 
 import json
 import os
-import sys
 import urllib.request
 
-from gate import Denied, Undecided, gate
+from machineid_sidecar import NotAllowed, check
 
 TOOL = {
     "type": "function",
@@ -34,14 +33,14 @@ def complete(messages):
 def main():
     messages = [{"role": "user", "content": "How many people live in Amsterdam?"}]
     while True:
-        gate()
+        check()
         message = complete(messages)
         messages.append(message)
         if not message.get("tool_calls"):
             print(f"answer: {message['content']}")
             return
         for call in message["tool_calls"]:
-            gate()
+            check()
             result = population(**json.loads(call["function"]["arguments"]))
             messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
 
@@ -49,7 +48,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except Denied as error:
-        sys.exit(print(f"denied: {error}", file=sys.stderr) or 77)
-    except Undecided as error:
-        sys.exit(print(f"could not find out whether to go on: {error}", file=sys.stderr) or 75)
+    except NotAllowed as no:
+        no.exit()

@@ -7,23 +7,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 
 tools=target/packaging-tools
-passed=0 failed=0 skipped=0
-ok() { # "sentence" COMMAND...
-    local sentence=$1 output
-    shift
-    if output=$("$@" 2>&1); then
-        echo "ok - $sentence"
-        passed=$((passed + 1))
-    else
-        echo "not ok - $sentence"
-        sed 's/^/    /' <<< "$output"
-        failed=$((failed + 1))
-    fi
-}
-skip() {
-    echo "SKIPPED - $*"
-    skipped=$((skipped + 1))
-}
+. packaging/test/outcome.sh
 silent() { local output; output=$("$@" 2>&1); [ -z "$output" ] || { echo "$output"; return 1; }; }
 
 # --- systemd --------------------------------------------------------------------------------------------------------
@@ -55,11 +39,11 @@ fi
 ok 'the daemon sees processes: its unit hides none' bash -c '! grep -E "^(ProtectProc|ProcSubset|PrivateUsers)=" packaging/systemd/machineid-sidecar.service'
 
 # --- scripts and pages --------------------------------------------------------------------------------------------------
-for script in packaging/*.sh packaging/*/*.sh packaging/deb/*/p*; do
+for script in packaging/*.sh packaging/*/*.sh packaging/deb/*/p* packaging/npm/machineid-run/bin/*; do
     ok "$script is a script" bash -n "$script"
 done
 if command -v shellcheck > /dev/null; then
-    ok 'shellcheck finds no error in them' shellcheck --severity=warning packaging/*.sh packaging/*/*.sh packaging/deb/*/p*
+    ok 'shellcheck finds no error in them' shellcheck --severity=warning packaging/*.sh packaging/*/*.sh packaging/deb/*/p* packaging/npm/machineid-run/bin/*
 else
     skip 'scripts: there is no shellcheck'
 fi
@@ -158,5 +142,4 @@ else
     skip 'compose file and PodMonitor: no schema from the registry'
 fi
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+outcome

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests all of the packaging that needs no release build: its files, packages of the programs that are built, the launch
+# Tests all of the packaging that needs no release build: its files, packages of the programs that are built (for PyPI and npm too), the launch
 # examples, and the packages on a booted systemd.
 #
 #     packaging/test/run.sh [DIRECTORY-OF-THE-PROGRAMS]      [default: target/debug]
@@ -48,5 +48,8 @@ tar -xzf "$out"/*.tar.gz -C "$out/unpacked" --strip-components=1
 "$out/unpacked/install.sh" --destdir "$out/root" --prefix /usr/local --uninstall
 left=$(find "$out/root" -type f ! -path '*/etc/*')
 [ -z "$left" ] || { echo "install.sh --uninstall leaves $left"; exit 1; }
+packaging/test/signed.sh "$out"/*.tar.gz
+packaging/test/wheels.sh "$bin"
+packaging/test/npm.sh "$bin"
 packaging/test/launch.sh "$bin"
 packaging/test/booted.sh "$out"

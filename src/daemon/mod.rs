@@ -67,6 +67,7 @@ pub fn main() -> ExitCode {
         Some("machineid-authority") => return machineid_authority::command::run(std::env::args_os()).into(),
         _ => {}
     }
+    machineid_sys::keep_name_services_inside();
     let command = match Command::try_parse() {
         Ok(command) => command,
         Err(error) => {

@@ -3,6 +3,7 @@
 mod adopt;
 mod approvals;
 mod hook;
+mod init;
 mod keys;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use machineid_version::VERSION;
 pub(super) use self::adopt::AdoptArgs;
 pub(super) use self::approvals::{ApprovalArgs, ApprovalsArgs, DisableArgs, EnableArgs};
 pub(super) use self::hook::{HookAnswerArgs, HookArgs, HookCommands, HookHowArgs, HookInstallArgs, HookUninstallArgs};
+pub(super) use self::init::{CompletionArgs, InitArgs, Program, Shell};
 pub(super) use self::keys::{KeyCommand, KeyCreateArgs, KeyListArgs, KeyRevokeArgs, KeyRotateArgs};
 use super::role::{self, Role};
 
@@ -27,6 +29,7 @@ Examples:
   machineid check && ./work        do it only while this host is allowed
   machineid status                 what runs here, and how fast a stop is
   machineid hook install codex     ask before each tool call of an agent
+  machineid init                   set up this host
   machineid doctor                 what enforcement lacks here, and the remedy
   machineid stop scraper           end an agent here, without the authority
   machineid list --revoked         the fleet's stopped devices
@@ -75,6 +78,8 @@ pub(super) enum Command {
     Drill(DrillArgs),
     #[command(name = role::VERB, hide = true)]
     Canary(CanaryArgs),
+    /// Set up this host: configuration, key, daemon; asks for the authority and the device's name
+    Init(InitArgs),
     /// Check everything that enforcement on this host needs, with a remedy for each problem (exit 1 when a check fails)
     Doctor(DoctorArgs),
     /// Register devices with the authority (safe to repeat)
@@ -110,6 +115,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: OrgCommand,
     },
+    /// Print the completion of a shell for one of the programs
+    Completion(CompletionArgs),
 }
 
 #[derive(Debug, Subcommand)]

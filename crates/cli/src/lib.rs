@@ -36,6 +36,7 @@ pub fn command() -> clap::Command {
 /// Runs the command that the process was started with, and returns its exit code.
 #[must_use]
 pub fn main() -> Exit {
+    machineid_sys::keep_name_services_inside();
     #[expect(clippy::disallowed_methods, reason = "the one place of this program that reads the environment")]
     let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let cli = match Cli::try_parse() {
@@ -89,7 +90,12 @@ async fn run(command: Command, env: Env<'_>, printer: &mut Printer) -> Result<Ex
         Command::Hook(args) => Ok(host::hook::answer(&args.answer, env)),
         // Handled above: a canary needs no runtime.
         Command::Canary(args) => Ok(host::drill::live(&args, env)),
+        Command::Init(args) => host::init::run(&args, env, printer).await,
         Command::Doctor(args) => host::doctor::run(&args, env, printer).await,
+        Command::Completion(args) => {
+            host::completion::run(&args, printer);
+            Ok(Exit::Success)
+        }
         Command::Register(args) => organisation::each::register(&args, env, printer).await,
         Command::Validate(args) => organisation::validate::run(&args, env, printer).await,
         Command::Revoke(args) => organisation::revoke::run(&args, env, printer).await,

@@ -140,6 +140,11 @@ impl Printer {
         self.write(text.as_bytes());
     }
 
+    /// Writes a text of our own as it is.
+    pub(super) fn verbatim(&mut self, text: &str) {
+        self.write(text.as_bytes());
+    }
+
     /// Whether a page can replace the previous one.
     pub(super) const fn can_draw(&self) -> bool {
         self.drawable

@@ -10,6 +10,7 @@ mod fixture;
 mod fleet;
 mod hooks;
 mod host;
+mod init;
 mod output;
 mod stop;
 mod watching;

@@ -64,6 +64,7 @@ fn prepare(command: &mut Command, model: &Model) {
         .env("OPENAI_API_KEY", "none")
         .env("NO_PROXY", "127.0.0.1")
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/python/src"))
         .env("CREWAI_DISABLE_TELEMETRY", "true")
         .env("CREWAI_TRACING_ENABLED", "false")
         .env("OTEL_SDK_DISABLED", "true");

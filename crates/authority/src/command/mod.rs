@@ -54,6 +54,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the program and returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    machineid_sys::keep_name_services_inside();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -3,10 +3,12 @@
 pub(super) mod adopt;
 pub(super) mod audit;
 pub(super) mod check;
+pub(super) mod completion;
 pub(super) mod doctor;
 pub(super) mod drill;
 pub(super) mod events;
 pub(super) mod hook;
+pub(super) mod init;
 mod interrupt;
 pub(super) mod release;
 mod socket;

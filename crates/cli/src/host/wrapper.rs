@@ -1,4 +1,4 @@
-//! Finds `machineid-run`.
+//! Finds `machineid-run`, and the other programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,6 +32,15 @@ pub(super) fn find(env: Env<'_>) -> Option<Wrapper> {
     let beside = own.as_deref().and_then(Path::parent);
     let search = env("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
     choose(beside, &search, is_program)
+}
+
+/// Another program of ours: beside this one, as installed; otherwise the first on the search path.
+pub(super) fn program(name: &str, env: Env<'_>) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok();
+    let beside = own.as_deref().and_then(Path::parent).map(Path::to_owned);
+    let search = env("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+    let search = search.into_iter().filter(|directory| directory.is_absolute());
+    beside.into_iter().chain(search).map(|directory| directory.join(name)).find(|path| is_program(path))
 }
 
 fn choose(beside: Option<&Path>, search: &[PathBuf], is_program: impl Fn(&Path) -> bool) -> Option<Wrapper> {

@@ -1,1 +1,0 @@
-../clients/gate.py
