@@ -12,12 +12,14 @@ pub struct ThreadTime {
 
 impl ThreadTime {
     /// Reads the clock.
+    #[must_use]
     pub fn now() -> Self {
         let used = clock_gettime(ClockId::ThreadCPUTime);
         Self { used: Duration::try_from(used).unwrap_or_default() }
     }
 
     /// The processor time that the calling thread, which must be the one that made this point, has used since.
+    #[must_use]
     pub fn elapsed(self) -> Duration {
         Self::now().used.saturating_sub(self.used)
     }
