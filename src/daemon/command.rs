@@ -59,6 +59,6 @@ pub(super) struct Command {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Check whether the running daemon responds: exit code 0 or 1
+    /// Check whether the running daemon responds: exit code 0, or 75 when none does
     Healthcheck,
 }
