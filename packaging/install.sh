@@ -104,6 +104,9 @@ if [ "$part" != authority ]; then
     unit "$files/systemd/user/machineid-sidecar.service" "$lib/systemd/user/machineid-sidecar.service"
     put 644 "$files/systemd/sysusers.d/machineid-sidecar.conf" "$lib/sysusers.d/machineid-sidecar.conf"
     put 644 "$files/systemd/tmpfiles.d/machineid-sidecar.conf" "$lib/tmpfiles.d/machineid-sidecar.conf"
+    # A package copies it to /etc/apparmor.d where the kernel restricts user namespaces.
+    put 644 "$files/apparmor/machineid-run" "$prefix/share/machineid-sidecar/apparmor/machineid-run"
+    config 644 "$files/needrestart/machineid.conf" /etc/needrestart/conf.d/machineid.conf
     config 644 "$top/machineid-sidecar.toml" /etc/machineid/machineid-sidecar.toml
 fi
 if [ "$part" != sidecar ]; then

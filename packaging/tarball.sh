@@ -23,7 +23,7 @@ mkdir -p "$stage/bin" "$stage/packaging"
 install -m 755 -t "$stage/bin" "$bin"/machineid{,-run,-leaf,-sidecar,-authority}
 strip --strip-unneeded "$stage"/bin/*
 install -m 755 packaging/install.sh "$stage/install.sh"
-cp -r packaging/{systemd,man,completions,launch,kubernetes} "$stage/packaging/"
+cp -r packaging/{systemd,man,completions,launch,kubernetes,needrestart,apparmor} "$stage/packaging/"
 install -m 644 -t "$stage" machineid-sidecar.toml README.md CHANGELOG.md SECURITY.md LICENSE
 [ ! -e target/dist/THIRD-PARTY-LICENSES ] || install -m 644 target/dist/THIRD-PARTY-LICENSES "$stage/"
 find "$stage" -type d -exec chmod 755 {} +

@@ -44,7 +44,12 @@ package() { # NAME PART PROGRAMS...
     printf '%s (%s) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- %s  %s\n' \
         "$name" "$version" "$maintainer" "$date" | gzip -9nc > "$doc/changelog.Debian.gz"
     if [ "$part" = sidecar ]; then
+        cp -r docs "$doc/docs"
+        # They are made, and the pages show their pictures.
+        rm -f "$doc"/docs/pictures/*.py "$doc"/docs/pictures/*.mjs
+        cp -r examples/gateways examples/clients "$stage/usr/share/doc/$name/"
         mkdir -p "$doc/examples/systemd"
+        mv "$doc/gateways" "$doc/clients" "$doc/examples/"
         cp packaging/systemd/drop-ins/*.conf "$doc/examples/systemd/"
         [ ! -d packaging/launch ] || cp -r packaging/launch "$doc/examples/launch"
         [ ! -d packaging/kubernetes ] || cp -r packaging/kubernetes "$doc/examples/kubernetes"

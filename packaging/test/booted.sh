@@ -2,10 +2,10 @@
 # Tests the packages on a booted systemd: a Debian root made by debootstrap, started by systemd-nspawn with a network and a file
 # system of its own, and deleted at the end.
 #
-#     packaging/test/booted.sh DEBS-DIRECTORY
+#     packaging/test/booted.sh DEBS-DIRECTORY [SUITE]       [default: this system's, as bookworm]
 #
 # Needs root, debootstrap and systemd-nspawn; says SKIPPED without them. The base root is kept in target/booted (or
-# $BOOTED_BASE) for the next time.
+# $BOOTED_BASE) for the next time. $BOOTED_MIRROR names the mirror of a suite that this system's own does not have, as Ubuntu's.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 debs=$(realpath -- "${1:?the directory of the packages}")
@@ -33,13 +33,15 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 # --- the base ------------------------------------------------------------------------------------------------------
-base=$(realpath -m "${BOOTED_BASE:-target/booted/base}")
+own=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
+suite=${2:-$own}
+if [ "$suite" = "$own" ]; then base=target/booted/base; else base=target/booted/$suite; fi
+base=$(realpath -m "${BOOTED_BASE:-$base}")
 if [ ! -e "$base.ready" ]; then
-    echo "making a Debian root in $base"
+    echo "making a root of $suite in $base"
     rm -rf "$base"
     mkdir -p "$base"
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | head -1)
-    suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    mirror=${BOOTED_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | head -1)}
     debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,procps,curl,python3-minimal "$suite" "$base" \
         ${mirror:+"$mirror"} > "$base.log" 2>&1 || { tail -5 "$base.log"; skip "debootstrap failed"; }
     rm -rf "$base"/var/cache/apt/archives/*.deb "$base"/var/lib/apt/lists/*

@@ -58,6 +58,14 @@ done
 if command -v zsh > /dev/null; then ok 'so are those for zsh' zsh -n packaging/completions/zsh/_*; else skip 'completions: there is no zsh'; fi
 if command -v fish > /dev/null; then ok 'and fish' fish -n packaging/completions/fish/*.fish; else skip 'completions: there is no fish'; fi
 
+# --- what other programs read ------------------------------------------------------------------------------------------------
+if command -v perl > /dev/null; then ok "needrestart's configuration is Perl" perl -c packaging/needrestart/machineid.conf; fi
+if [ "$(apparmor_parser --version 2> /dev/null | sed -n 's/.*version \([0-9]*\).*/\1/p')" -ge 4 ] 2> /dev/null; then
+    ok "AppArmor's parser takes the profile" apparmor_parser -Q -K packaging/apparmor/machineid-run
+else
+    skip 'the AppArmor profile: there is no parser of version 4'
+fi
+
 # --- the bill of materials and the signature of a release -------------------------------------------------------------------
 bill() { # every crate that is linked, with its checksum; twice the same bytes
     python3 packaging/sbom.py "$units/one.json" && python3 packaging/sbom.py "$units/two.json" && cmp "$units/one.json" "$units/two.json" &&

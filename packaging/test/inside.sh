@@ -88,6 +88,15 @@ key=$(machineid-authority org key create "$(field orgId <<< "$org")" --role host
 # --- the daemon, without a key ------------------------------------------------------------------------------------------
 dpkg -i /debs/machineid-sidecar_*-1_*.deb > /tmp/dpkg.sidecar 2>&1
 ok "the package installs" test -x /usr/bin/machineid-run
+ok "it brings the pages" test -s /usr/share/doc/machineid-sidecar/docs/operations.md
+exempt() { perl -e 'our %nrconf; do "/etc/needrestart/conf.d/machineid.conf" or die $@ || $!; my ($rule) = keys %{$nrconf{override_rc}};
+    exit !("machineid-agent\@demo.service" =~ $rule && "machineid-sidecar.service" !~ $rule)'; }
+ok "needrestart leaves running agents alone, and the daemon not" exempt
+if [ "$(apparmor_parser --version 2>/dev/null | sed -n 's/.*version \([0-9]*\).*/\1/p')" -ge 4 ] 2>/dev/null; then
+    ok "AppArmor's parser takes the profile" apparmor_parser -Q -K /usr/share/machineid-sidecar/apparmor/machineid-run
+else
+    echo "SKIPPED - the AppArmor profile: there is no parser of version 4 here"
+fi
 ok "it prints the next step" grep -q '/etc/machineid/org-key' /tmp/dpkg.sidecar
 ok "without a key the service runs and waits" systemctl -q is-active machineid-sidecar
 ok "and says what to do, in its status" has "$(systemctl status machineid-sidecar)" 'install -m 600'
@@ -116,6 +125,22 @@ ok "the socket belongs to the group machineid" is "$(stat -c '%G %a' /run/machin
 ok "a user outside that group may not ask" \
     has "$(setpriv --reuid nobody --regid nogroup --clear-groups curl -sS --unix-socket /run/machineid/sidecar.sock http://x/v1/check 2>&1)" 'denied\|connect'
 device=$(machineid status --json | sed -n 's/^ *"device_id": "\([^"]*\)".*/\1/p' | head -1)
+
+# --- as in images for LXC ----------------------------------------------------------------------------------------------------
+mkdir -p /run/systemd/system/service.d
+printf '[Service]\nLoadCredential=\n' > /run/systemd/system/service.d/zzz-lxc-service.conf
+systemctl daemon-reload
+systemctl restart machineid-sidecar
+ok "a key that systemd does not hand over is told from a missing one" has "$(check)" 'systemd was told not to hand it over'
+install -d /run/systemd/system/machineid-sidecar.service.d
+printf '[Service]\nLoadCredential=org-key:/etc/machineid/org-key\n' > /run/systemd/system/machineid-sidecar.service.d/zzzz-org-key.conf
+systemctl daemon-reload
+systemctl restart machineid-sidecar
+ok "and with the drop-in of the message it is handed over" until_ 20 is_check 200
+rm -r /run/systemd/system/service.d /run/systemd/system/machineid-sidecar.service.d
+systemctl daemon-reload
+systemctl restart machineid-sidecar
+until_ 20 is_check 200
 
 # --- what the daemon's user may do ---------------------------------------------------------------------------------------
 ok "the daemon may stop processes, and has no capability for files" \
@@ -171,12 +196,14 @@ echo '# an administrator was here' >> /etc/machineid/machineid-sidecar.toml
 dpkg-deb -R /debs/machineid-sidecar_*-1_*.deb /tmp/next
 sed -i 's/^Version: .*/Version: 99.0-1/' /tmp/next/DEBIAN/control
 echo '# a new default' >> /tmp/next/etc/machineid/machineid-sidecar.toml
+sed -i 's/^Backlog=.*/Backlog=512/; s/^SocketMode=0660/SocketMode=0666/' /tmp/next/usr/lib/systemd/system/machineid-sidecar.socket
 dpkg-deb --root-owner-group -Zgzip -b /tmp/next /tmp/next.deb > /dev/null
 dpkg --force-confold -i /tmp/next.deb > /tmp/dpkg.upgrade 2>&1
 ok "an upgrade keeps an edited configuration" grep -q 'an administrator was here' /etc/machineid/machineid-sidecar.toml
 ok "and puts the new default beside it" test -e /etc/machineid/machineid-sidecar.toml.dpkg-dist
 ok "the daemon is another" test "$before" != "$(main)"
 ok "which serves" until_ 20 is_check 200
+ok "by the socket of the new unit" is "$(stat -c %a /run/machineid/sidecar.sock) $(property machineid-sidecar.socket Backlog)" '666 512'
 ok "no agent is lost" alive $tree
 ok "the new daemon has taken it over" until_ 10 status_says '^demo .*running'
 sleep 3

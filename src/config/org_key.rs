@@ -70,8 +70,8 @@ pub(crate) fn choose(
     Err(ConfigError::at(
         &Origin::Default,
         "authority.org_key_file",
-        "no org key: put it into a file only the daemon can read and name that file here, or give the systemd \
-         credential org-key, or set MACHINEID_ORG_KEY",
+        "no org key: put it into a file only the daemon can read and name that file with authority.org_key_file, or give \
+         the systemd credential org-key, or set MACHINEID_ORG_KEY",
     ))
 }
 

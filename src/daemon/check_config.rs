@@ -21,7 +21,8 @@ pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment:
     let in_environment = environment.text(KEY_VARIABLE);
     let credentials = environment.path("CREDENTIALS_DIRECTORY");
     let source =
-        org_key::choose(in_environment.is_some(), settings.authority.org_key_file.as_ref(), credentials.as_deref())?;
+        org_key::choose(in_environment.is_some(), settings.authority.org_key_file.as_ref(), credentials.as_deref())
+            .map_err(|error| sidecar::unconfigured(&settings, environment).unwrap_or(error))?;
     match &source {
         KeySource::Environment => {
             let text = in_environment.unwrap_or_default();

@@ -59,7 +59,7 @@ pub(super) struct Command {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Check whether the running daemon responds: exit code 0 or 1
+    /// Check whether the running daemon responds: exit code 0, or 75 when none does
     Healthcheck {
         /// Also whether it has a decision no older than the lease; a deny counts: a revoked host is ready
         #[arg(long)]

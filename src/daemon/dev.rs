@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use machineid_authority::{Embedded, PlanTier};
 use machineid_protocol::{DeviceId, Exit};
+use machineid_sockets::{Holder, holder_of};
 
 use super::Fatal;
 use super::reload::SettingsSource;
@@ -45,11 +46,12 @@ const AFTER_DENY: Duration = Duration::from_secs(1);
 
 /// Runs the daemon with its own authority, and `command` if there is one.
 pub(super) fn run(command: Vec<OsString>) -> Result<Exit, Fatal> {
+    machineid_sys::check_proc().map_err(|problem| Fatal::Proc(problem.into()))?;
     keep_secrets()?;
     let directory = PrivateDirectory::make()?;
     in_runtime(async {
-        let authority = start_authority(&directory.path).await?;
-        let result = serve(&authority, &directory.path, command).await;
+        let (authority, taken) = start_authority(&directory.path).await?;
+        let result = serve(&authority, taken.as_ref(), &directory.path, command).await;
         if matches!(&result, Ok(exit) if exit.code() == Exit::Denied.code()) {
             tokio::time::sleep(AFTER_DENY).await;
         }
@@ -58,19 +60,23 @@ pub(super) fn run(command: Vec<OsString>) -> Result<Exit, Fatal> {
     })
 }
 
-async fn start_authority(directory: &Path) -> Result<Embedded, Fatal> {
-    let start = async |port| {
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Embedded::start(listen, directory, "dev", PlanTier::Max).await
-    };
+/// The authority, and what has the preferred port if it is another one.
+async fn start_authority(directory: &Path) -> Result<(Embedded, Option<Holder>), Fatal> {
+    let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let start = async |port| Embedded::start(address(port), directory, "dev", PlanTier::Max).await;
     match start(PORT).await {
-        Ok(authority) => Ok(authority),
+        Ok(authority) => Ok((authority, None)),
         // Most likely another `--dev` uses the port.
-        Err(_) => Ok(start(0).await?),
+        Err(_) => Ok((start(0).await?, holder_of(address(PORT)))),
     }
 }
 
-async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -> Result<Exit, Fatal> {
+async fn serve(
+    authority: &Embedded,
+    taken: Option<&Holder>,
+    directory: &Path,
+    command: Vec<OsString>,
+) -> Result<Exit, Fatal> {
     let settings = settings(authority, directory)?;
     machineid_log::init(settings.log.format, settings.log.level);
     machineid_log::tell_panics();
@@ -86,7 +92,7 @@ async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -
     let (key, source) = (authority.host_key.clone(), SettingsSource::BuiltIn);
     let devices = Devices { host: device.clone(), workload: None };
     let sidecar = Sidecar::start(source, settings, devices, key, key_source, HandedSockets::default())?;
-    let banner = banner(authority, directory, &sidecar.settings(), &device, !command.is_empty());
+    let banner = banner(authority, directory, &sidecar.settings(), &device, !command.is_empty(), taken);
     let _ = io::stderr().lock().write_all(banner.as_bytes());
     sidecar.serve(command).await
 }
@@ -153,12 +159,23 @@ fn write_private(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     OpenOptions::new().create_new(true).write(true).mode(mode).open(path)?.write_all(text.as_bytes())
 }
 
-fn banner(authority: &Embedded, directory: &Path, settings: &Settings, device: &DeviceId, has_command: bool) -> String {
-    let dir = directory.display();
+fn banner(
+    authority: &Embedded,
+    directory: &Path,
+    settings: &Settings,
+    device: &DeviceId,
+    has_command: bool,
+    taken: Option<&Holder>,
+) -> String {
     let bound = settings.stop_bound().connected.as_secs() + 1;
+    let taken = taken.map(|holder| format!(" ({holder} uses port {PORT})")).unwrap_or_default();
+    // Nothing in a directory that is mounted with `noexec` can be executed, but a shell can read it.
+    let shell = if is_noexec(directory) { "sh " } else { "" };
+    let dir = format!("{shell}{}", directory.display());
     let mut text = format!(
-        "machineid-sidecar --dev: an authority, an organisation and its keys for trying it out, removed when this ends.\n\n  \
-         authority  {}\n  device     {device}\n  socket     {}\n\nType in a second terminal, to\n",
+        "machineid-sidecar --dev: an authority, an organisation and its keys for trying it out, removed when this ends (with \
+         Ctrl-C, or with its terminal).\n\n  \
+         authority  {}{taken}\n  device     {device}\n  socket     {}\n\nType in a second terminal, to\n",
         authority.url,
         settings.local.socket.display(),
     );
@@ -167,7 +184,7 @@ fn banner(authority: &Embedded, directory: &Path, settings: &Settings, device: &
         let _ = writeln!(text, "  {purpose}:\n    {command}");
     };
     if !has_command {
-        row("run an agent under enforcement", format!("{dir}/machineid-run -- python3 agent.py"));
+        row("run a command under enforcement, here one that waits", format!("{dir}/machineid-run -- sleep 600"));
     }
     row(
         &format!("stop the agent and everything it started, within {bound} seconds"),
@@ -179,6 +196,10 @@ fn banner(authority: &Embedded, directory: &Path, settings: &Settings, device: &
     row("switch the whole organisation off", format!("{dir}/machineid-authority org disable {}", authority.org_id));
     text.push_str("\nAgents here run as your own user and could read the key: this is for trying it out only.\n\n");
     text
+}
+
+fn is_noexec(directory: &Path) -> bool {
+    rustix::fs::statvfs(directory).is_ok_and(|about| about.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
 }
 
 /// A directory that is removed with its contents when dropped.

@@ -29,8 +29,9 @@ pub(super) fn run(named: Option<&Path>, ready: bool, environment: &Environment) 
             Ok(Exit::Failure)
         }
         Err(error) => {
-            complain(&format!("no daemon answers on {}: {error}", socket.display()));
-            Ok(Exit::Failure)
+            let why = machineid_sys::why_unreachable(&socket).unwrap_or_else(|| machineid_sys::io_in_words(&error));
+            complain(&format!("no daemon answers on {}: {why}", socket.display()));
+            Ok(Exit::Undecided)
         }
     }
 }

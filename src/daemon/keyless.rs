@@ -5,6 +5,7 @@
 //! up just before the key comes. Meanwhile clients are told what to do instead of finding no daemon.
 
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use machineid_protocol::{Code, Exit};
 use machineid_sys as sys;
@@ -22,6 +23,17 @@ use crate::local::{refuse, socket};
 const WHAT_TO_DO: &str = "no org key yet, so nothing is allowed; put the key into its file, and the service reads it \
                           without a restart: sudo install -m 600 /dev/stdin /etc/machineid/org-key";
 
+/// The same when the file is there: systemd made the placeholder's credential, and not the file's.
+const NOT_HANDED_OVER: &str = "the key file /etc/machineid/org-key is there, but systemd was told not to hand it over: a drop-in \
+                               empties LoadCredential= (images for LXC have one: systemctl cat machineid-sidecar shows it), so \
+                               nothing is allowed; give it back in a drop-in that is read later: printf \
+                               '[Service]\\nLoadCredential=org-key:/etc/machineid/org-key\\n' | sudo install -D -m 644 /dev/stdin \
+                               /etc/systemd/system/machineid-sidecar.service.d/zzzz-org-key.conf && sudo systemctl daemon-reload \
+                               && sudo systemctl restart machineid-sidecar";
+
+/// The packaged unit's key file.
+const KEY_FILE: &str = "/etc/machineid/org-key";
+
 /// Refuses every request until told to end.
 pub(super) async fn wait(settings: &Settings, handed: Option<UnixListener>) -> Result<Exit, Fatal> {
     let runtime_dir = &settings.local.runtime_dir;
@@ -33,7 +45,9 @@ pub(super) async fn wait(settings: &Settings, handed: Option<UnixListener>) -> R
         None => socket::bind(&settings.local)?,
     };
     let mut signals = Signals::watch(false).map_err(Fatal::io("watch for signals"))?;
-    warn!("{WHAT_TO_DO}");
+    // At the start: a file that comes later is handed over by the restart that it triggers.
+    let what_to_do = if Path::new(KEY_FILE).exists() { NOT_HANDED_OVER } else { WHAT_TO_DO };
+    warn!("{what_to_do}");
     manager::ready();
     let shutdown = CancellationToken::new();
     let working = async {
@@ -43,13 +57,13 @@ pub(super) async fn wait(settings: &Settings, handed: Option<UnixListener>) -> R
                 info!(signal = sys::signal_name(signal), "ending");
                 break;
             }
-            warn!("{WHAT_TO_DO}");
+            warn!("{what_to_do}");
         }
         manager::stopping();
         shutdown.cancel();
     };
-    let refusing = refuse::every_question(&socket, &Code::Starting, WHAT_TO_DO, &shutdown);
-    let waiting = shutdown.run_until_cancelled(manager::wait(WHAT_TO_DO));
+    let refusing = refuse::every_question(&socket, &Code::Starting, what_to_do, &shutdown);
+    let waiting = shutdown.run_until_cancelled(manager::wait(what_to_do));
     let reaping = shutdown.run_until_cancelled(init::reap_orphans(None));
     tokio::join!(working, refusing, waiting, reaping);
     Ok(Exit::Success)

@@ -73,6 +73,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version also come as errors.
             let _ = error.print();
+            remedy(&error);
             return match error.use_stderr() {
                 false => Exit::Success.into(),
                 // In front of a command our own failures must not look like the command's.
@@ -94,6 +95,26 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// A command without `--` before it is taken for an argument of the daemon's.
+fn remedy(error: &clap::Error) {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let taken = matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand);
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let has_separator = arguments.iter().any(|argument| argument == "--");
+    let refused = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand].into_iter().find_map(|kind| {
+        let Some(ContextValue::String(refused)) = error.get(kind) else { return None };
+        arguments.iter().position(|argument| argument == refused.as_str() && !refused.starts_with('-'))
+    });
+    if let Some(first) = refused.filter(|_| taken && !has_separator) {
+        let shown: Vec<_> = arguments[..first].iter().map(|option| option.to_string_lossy() + " ").collect();
+        let name: String = machineid_protocol::printable::printable(&arguments[first].to_string_lossy(), '?').collect();
+        complain(&format!(
+            "to run a command under enforcement, write -- before it: machineid-sidecar {}-- {name}",
+            shown.concat()
+        ));
+    }
+}
+
 /// Why the daemon did not start or had to end. The text is for the operator.
 #[derive(Debug, Error)]
 enum Fatal {
@@ -107,7 +128,7 @@ enum Fatal {
     /// `/proc` does not show this process's namespace.
     #[error(transparent)]
     Proc(Box<dyn Error + Send + Sync>),
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {}", machineid_sys::io_in_words(source))]
     Io { what: String, source: io::Error },
     #[error(
         "cannot read which devices are held on this host from {}: {source}; repair the file, or remove it to release them \

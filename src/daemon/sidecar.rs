@@ -125,7 +125,8 @@ fn take_key(settings: &Settings, environment: &Environment) -> Result<Option<(Or
     sys::scrub_environment(OsStr::new(KEY_VARIABLE)).map_err(Fatal::ScrubKey)?;
     let configured = settings.authority.org_key_file.as_ref();
     let credentials = environment.path("CREDENTIALS_DIRECTORY");
-    let source = org_key::choose(in_environment.is_some(), configured, credentials.as_deref())?;
+    let source = org_key::choose(in_environment.is_some(), configured, credentials.as_deref())
+        .map_err(|error| unconfigured(settings, environment).unwrap_or(error))?;
     if source.is_awaited() {
         return Ok(None);
     }
@@ -139,6 +140,22 @@ fn take_key(settings: &Settings, environment: &Environment) -> Result<Option<(Or
         }
     };
     Ok(Some((key, source)))
+}
+
+/// What to say instead of "no org key" when nothing is configured at all; `None` when something is.
+pub(super) fn unconfigured(settings: &Settings, environment: &Environment) -> Option<ConfigError> {
+    if settings.file.is_some() {
+        return None;
+    }
+    let places: Vec<_> =
+        environment.surroundings().config_files().iter().map(|path| path.display().to_string()).collect();
+    let problem = format!(
+        "nothing is configured: there is no configuration file ({}) and no org key. To try it out without either: \
+         machineid-sidecar --dev. To enforce: write the authority's URL and the key's file into that configuration file \
+         ([authority] url = …, org_key_file = …), or set MACHINEID_BASE_URL and MACHINEID_ORG_KEY",
+        places.join(", ")
+    );
+    Some(ConfigError::at(&Origin::Default, "authority.org_key_file", problem))
 }
 
 /// Everything that runs.
@@ -365,6 +382,9 @@ impl Sidecar {
             };
             if signal == Signal::USR1 {
                 self.context.gates.hint_all();
+            } else if signal == Signal::HUP && self.ends_with_terminal() {
+                info!("ending with the terminal");
+                return Ok(Exit::Success);
             } else if signal == Signal::HUP {
                 self.context.journal.reopen_audit();
                 // A reload that is already pending will read the same files.
@@ -380,12 +400,32 @@ impl Sidecar {
         let mut child = Child::start(command, &self.settings().local.socket, self.descriptors)
             .map_err(Fatal::io("start machineid-run"))?;
         let mut reaping = std::pin::pin!(init::reap_orphans(child.pid()));
+        // With the terminal of `--dev` its command ends too: by itself, or when the time is over by the end of its wrapper.
+        let mut hung_up = std::pin::pin!(None::<tokio::time::Sleep>);
         loop {
             tokio::select! {
                 never = &mut reaping => match never {},
                 exit = child.wait() => return exit.map_err(Fatal::WrapperLost),
-                signal = signals.next() => child.forward(signal),
+                signal = signals.next() => {
+                    child.forward(signal);
+                    if signal == Signal::HUP && self.ends_with_terminal() && hung_up.is_none() {
+                        hung_up.set(Some(tokio::time::sleep(self.settings().enforcement.stop_grace)));
+                    }
+                },
+                () = async { if let Some(over) = hung_up.as_mut().as_pin_mut() { over.await } }, if hung_up.is_some() => {
+                    child.forward(Signal::KILL);
+                    hung_up.set(None);
+                },
             }
+        }
+    }
+
+    /// Whether SIGHUP means the end: for `--dev`, which has no files to read again, unless it was started to outlive its
+    /// terminal (`nohup`).
+    fn ends_with_terminal(&self) -> bool {
+        match &self.source {
+            SettingsSource::BuiltIn => !sys::Inherited::get().ignores(Signal::HUP.as_raw()),
+            SettingsSource::Files(_) => false,
         }
     }
 

@@ -236,7 +236,7 @@ mod tests {
     use futures_util::StreamExt;
 
     use super::*;
-    use machineid_protocol::event::{AgentName, AuthorityUp};
+    use machineid_protocol::event::{AgentEnd, AgentName, AuthorityUp};
     use machineid_tree::{Pid, PidNamespaces, ProcessEntry};
 
     use crate::telemetry::AgentOwner;
@@ -293,7 +293,11 @@ mod tests {
                 pid: None,
                 uid,
             };
-            journal.tell_of(&AgentOwner { uid, namespaces }, Happening::AgentEnded(agent), None);
+            journal.tell_of(
+                &AgentOwner { uid, namespaces },
+                Happening::AgentEnded(AgentEnd { agent, oom_kills: 0 }),
+                None,
+            );
         }
         let text = read(&journal, "from=oldest&follow=false", None).await;
         assert!(text.matches("agent-ended").count() == 2 && text.contains("\"uid\":7"), "name and data: {text}");

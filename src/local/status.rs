@@ -45,6 +45,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     let seen = runs.iter().filter(|run| scope.covers_run(run));
     let agents = seen.filter_map(|run| agent(run, knows_commands(&scope, &peer, &context, run.id()), now)).collect();
     let stops = context.runs.recent_stops().into_iter().filter(|(owner, _)| scope.covers(owner));
+    let oom = context.runs.recent_oom().into_iter().filter(|(owner, _)| scope.covers(owner));
     let devices = context.gates.all();
     // One pass for all devices: a thousand agents may each have a device of their own.
     let census = context.runs.census();
@@ -86,6 +87,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
         agents,
         agents_shown: Some(scope.shown()),
         recent_stops: stops.map(|(_, stop)| stop).collect(),
+        recent_oom: oom.map(|(_, oom)| oom).collect(),
         holds: context.gates.authority().holds().all(),
         audit: context.journal.audit().map(Audit::status),
         files: context.files_status(),
@@ -174,6 +176,7 @@ fn agent(run: &Run, with_command: bool, now: BootTime) -> Option<AgentReport> {
     };
     let (opened, containment) = (&run.opened, &admission.containment);
     let (outside, outside_gap) = run.outside();
+    let usage = run.usage();
     Some(AgentReport {
         run_id: opened.id,
         pid: run.leader().and_then(|leader| u32::try_from(leader.pid.as_raw()).ok()),
@@ -197,5 +200,8 @@ fn agent(run: &Run, with_command: bool, now: BootTime) -> Option<AgentReport> {
             .token
             .map(|_| if containment.leaf.is_some() { TokenUse::Tree } else { TokenUse::User }),
         adopted: run.is_adopted(),
+        processes: usage.size.map(|(processes, _)| processes),
+        memory_bytes: usage.size.map(|(_, memory)| memory),
+        oom_kills: usage.oom_kills,
     })
 }

@@ -24,6 +24,10 @@ use super::server::NO_PLACE;
 /// Time for a request's head, and again for its body.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The reason sent to a client that closes its sending side before it has its answer.
+const HALF_CLOSED: &str = "the client closed its sending side before the answer came; keep it open until then (nc without -N; \
+                           socat with -t 10)";
+
 /// The time limit of a connection's client, shared by the connection and its server task.
 #[derive(Debug)]
 pub(super) struct Patience {
@@ -89,11 +93,22 @@ impl Patience {
 pub(super) struct Wire {
     stream: UnixStream,
     patience: Arc<Patience>,
+    /// Whether a part of the answer to the newest request has been written.
+    spoke: bool,
 }
 
 impl Wire {
     pub(super) const fn new(stream: UnixStream, patience: Arc<Patience>) -> Self {
-        Self { stream, patience }
+        Self { stream, patience, spoke: false }
+    }
+
+    /// Tells a client that has closed its sending side while its request is answered. hyper drops the request then: that is how
+    /// the end of a wrapper is noticed. A client that is gone altogether has no use for the words, and the kernel refuses them.
+    fn half_closed(&mut self) {
+        if !self.spoke && self.patience.idle_since().is_none() {
+            self.spoke = true;
+            let _ = self.stream.try_write(&reply::raw("400 Bad Request", &Code::BadRequest, HALF_CLOSED));
+        }
     }
 }
 
@@ -118,10 +133,13 @@ impl Drop for Wire {
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
+        let (before, has_room) = (buf.filled().len(), buf.remaining() > 0);
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.patience.begun.store(true, Ordering::Relaxed);
+            self.spoke = false;
+        } else if has_room && matches!(read, Poll::Ready(Ok(()))) {
+            self.half_closed();
         }
         read
     }
@@ -130,7 +148,10 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match own_words(buf) {
-            None => Pin::new(&mut self.stream).poll_write(cx, buf),
+            None => {
+                self.spoke = true;
+                Pin::new(&mut self.stream).poll_write(cx, buf)
+            }
             Some(words) => {
                 // A few hundred bytes, the last ones of the connection: a client without room for them does not read.
                 let _ = self.stream.try_write(&words);

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use machineid_clock::BootTime;
+use machineid_clock::{self as clock, BootTime};
 use machineid_protocol::event::{AgentStop, Happening};
-use machineid_protocol::status::StopReport;
+use machineid_protocol::status::{OomReport, StopReport};
 use machineid_protocol::{DeviceId, RunId};
 use machineid_tree::{self as tree, Identity, ProcessEntry};
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::inside::inside;
 use super::ledger::Ledger;
@@ -23,6 +24,8 @@ use crate::telemetry::{AgentOwner, Journal};
 
 /// Stops that are kept.
 const REMEMBERED: usize = 64;
+/// Agents that ended for lack of memory that are kept.
+const REMEMBERED_OOM: usize = 16;
 
 /// Every run whose question is open, or whose tree or wrapper has not ended.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub(crate) struct Roster {
     runs: Mutex<HashMap<RunId, Arc<Run>>>,
     generation: AtomicU64,
     stops: Mutex<VecDeque<Noted>>,
+    /// The newest agents that ended for lack of memory.
+    oom: Mutex<VecDeque<(AgentOwner, OomReport)>>,
     /// The journal for events of the registry and the enforcer.
     pub(super) journal: Arc<Journal>,
     /// Notified whenever an agent starts, stops or is gone.
@@ -76,10 +81,40 @@ impl Roster {
             runs: Mutex::default(),
             generation: AtomicU64::default(),
             stops: Mutex::default(),
+            oom: Mutex::default(),
             journal,
             stirred: watch::channel(()).0,
             outside: OnceLock::new(),
         }
+    }
+
+    /// Tells that an agent has ended by itself, and keeps it when memory was the reason.
+    pub(super) fn note_end(&self, run: &Run) {
+        let end = run.as_ended();
+        if end.oom_kills > 0 {
+            warn!(
+                run_id = %run.id(), device_id = %run.opened.device, oom_kills = end.oom_kills,
+                "the agent ended; {}", machineid_protocol::oom_in_words(end.oom_kills)
+            );
+            let report = OomReport {
+                run_id: run.id(),
+                name: run.opened.name.clone(),
+                device_id: run.opened.device.clone(),
+                at: clock::wall_now().to_string(),
+                oom_kills: end.oom_kills,
+            };
+            let mut oom = self.oom.lock().unwrap_or_else(PoisonError::into_inner);
+            if oom.len() == REMEMBERED_OOM {
+                oom.pop_front();
+            }
+            oom.push_back((run.owner(), report));
+        }
+        self.journal.tell_of(&run.owner(), Happening::AgentEnded(end), None);
+    }
+
+    /// The newest agents that ended for lack of memory, the newest last.
+    pub(crate) fn recent_oom(&self) -> Vec<(AgentOwner, OomReport)> {
+        self.oom.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Starts to look at what agents use outside their trees. Fails when no thread can be started.

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use machineid_clock::BootTime;
-use machineid_protocol::event::{AgentName, Caller};
+use machineid_protocol::event::{AgentEnd, AgentName, Caller};
 use machineid_protocol::local::Killer;
 use machineid_protocol::outside::OutsideHelper;
 use machineid_protocol::{Code, Denial, DeviceId, RequestId, RunId};
-use machineid_tree::{Identity, PidNamespaces, Tree};
+use machineid_tree::{Identity, OomWatch, Pid, PidNamespaces, Tree, memory_of};
 use rustix::process::Signal;
 use tokio::sync::watch;
 
@@ -134,6 +134,17 @@ pub(crate) struct Run {
     /// What the wrapper told of that and no thread has taken yet.
     told: Mutex<Option<Vec<OutsideHelper>>>,
     outbox: watch::Sender<Outbox>,
+    /// The size of the tree at the newest look.
+    usage: Mutex<Usage>,
+}
+
+/// The size of a tree, and what the kernel ended of it for lack of memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Usage {
+    /// Processes and bytes at the newest look.
+    pub(crate) size: Option<(usize, u64)>,
+    oom: Option<OomWatch>,
+    pub(crate) oom_kills: u64,
 }
 
 impl Run {
@@ -153,6 +164,7 @@ impl Run {
             helpers: SharedHelpers::default(),
             told: Mutex::default(),
             outbox: watch::channel(Outbox::default()).0,
+            usage: Mutex::default(),
         }
     }
 
@@ -175,6 +187,38 @@ impl Run {
             pid: self.leader().and_then(|leader| u32::try_from(leader.pid.as_raw()).ok()),
             uid: opened.uid,
         }
+    }
+
+    /// The run's end as events name it.
+    pub(crate) fn as_ended(&self) -> AgentEnd {
+        AgentEnd { agent: self.as_named(), oom_kills: self.count_oom_kills() }
+    }
+
+    /// Notes what a look has found. Reads a few files of `/proc` and of control groups.
+    pub(super) fn measure(&self, pids: &[Pid]) {
+        let leaf = self.admission().and_then(|admission| admission.containment.leaf.as_deref());
+        let size = (pids.len(), memory_of(leaf, pids));
+        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        usage.size = Some(size);
+        if usage.oom.is_none() {
+            // What only the whole host counts may be of any other process.
+            let watch = pids.first().and_then(|pid| OomWatch::of(*pid));
+            usage.oom = watch.filter(|watch| !watch.is_of_the_host());
+        }
+        usage.oom_kills = usage.oom.as_ref().map_or(0, OomWatch::kills);
+    }
+
+    /// The newest count of processes that the kernel ended for lack of memory.
+    fn count_oom_kills(&self) -> u64 {
+        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        // A group that is gone tells nothing more.
+        let now = usage.oom.as_ref().map_or(0, OomWatch::kills);
+        usage.oom_kills = usage.oom_kills.max(now);
+        usage.oom_kills
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The terms of a stop from now on.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use machineid_clock::BootTime;
 use machineid_protocol::event::{AgentStart, Caller, Happening};
 use machineid_protocol::outside::OutsideHelper;
-use machineid_protocol::status::StopReport;
+use machineid_protocol::status::{OomReport, StopReport};
 use machineid_protocol::{Code, Denial, DeviceId, RunId};
 use machineid_tree::{Identity, Leaf, ProcessTable};
 use tokio::sync::watch;
@@ -318,6 +318,11 @@ impl RunRegistry {
         all
     }
 
+    /// The newest agents that ended for lack of memory, with their owners.
+    pub(crate) fn recent_oom(&self) -> Vec<(AgentOwner, OomReport)> {
+        self.roster.recent_oom()
+    }
+
     /// The newest stops, the newest last, each with the owner of its agent.
     pub(crate) fn recent_stops(&self) -> Vec<(AgentOwner, StopReport)> {
         self.roster.recent_stops()
@@ -403,7 +408,7 @@ pub(super) fn wrapper_gone(now: BootTime, run: &Arc<Run>, roster: &Roster, ledge
     let tree_ended = run.note_wrapper_left();
     if run.opened.reach.is_none() {
         info!(run_id = %run.id(), device_id = %run.opened.device, "the wrapper of a remote agent is gone");
-        roster.journal.tell_of(&run.owner(), Happening::AgentEnded(run.as_named()), None);
+        roster.journal.tell_of(&run.owner(), Happening::AgentEnded(run.as_ended()), None);
     }
     if tree_ended || run.opened.reach.is_none() {
         roster.forget(run, ledger);

@@ -85,7 +85,10 @@ fn reported(told: &TimedEvent, id: EventId, now: BootTime) -> Option<ReportedEve
         },
         Happening::AgentSurvived(survived) => stop(EventKind::AgentSurvived, survived),
         Happening::AgentStopped(stopped) => stop(EventKind::AgentStopped, stopped),
-        Happening::AgentEnded(ended) => agent(EventKind::AgentEnded, ended),
+        Happening::AgentEnded(ended) => ReportedEvent {
+            reason: (ended.oom_kills > 0).then(|| cut(&machineid_protocol::oom_in_words(ended.oom_kills))),
+            ..agent(EventKind::AgentEnded, &ended.agent)
+        },
         Happening::DeviceHeld(hold) => of(EventKind::DeviceHeld, &hold.device_id),
         Happening::DeviceReleased(hold) => of(EventKind::DeviceReleased, &hold.device_id),
         // An authority of an earlier version refuses a report with a kind of event that it does not know. Its stop names the helper.

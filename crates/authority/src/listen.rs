@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use listenfd::ListenFd;
+use machineid_sockets::{Holder, holder_of};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::forwarded::ClientAddress;
@@ -64,6 +65,8 @@ impl fmt::Display for ListenAddress {
 pub(super) enum ListenError {
     #[error("cannot listen on {address}: {source}\nIs another program using that port? --listen names another one.")]
     Port { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on {address}: {holder} uses that port\nEnd it, or name another port with --listen.")]
+    Taken { address: SocketAddr, holder: Holder },
     #[error(
         "cannot listen on {address}: the service manager holds {held} for this server\n\
          Name the address in the socket unit instead of --listen: systemctl edit machineid-authority.socket, with an empty \
@@ -220,16 +223,20 @@ pub(super) async fn bind_port(address: SocketAddr) -> Result<BoundListener, List
     Ok(BoundListener { address, listener: Listener::Tcp(listener) })
 }
 
-/// Says so when the port is taken by the service manager, for this very server.
+/// Names what has the port: the service manager, for this very server, or another process.
 fn name_holder(error: ListenError, held: &[ListenAddress]) -> ListenError {
     let ListenError::Port { address, source } = &error else { return error };
     let holder = held.iter().find_map(|held| match held {
         ListenAddress::Tcp(held) if held.port() == address.port() => Some(*held),
         ListenAddress::Tcp(_) | ListenAddress::Unix(_) => None,
     });
-    match holder {
-        Some(held) if source.kind() == io::ErrorKind::AddrInUse => ListenError::Held { address: *address, held },
-        Some(_) | None => error,
+    if source.kind() != io::ErrorKind::AddrInUse {
+        return error;
+    }
+    match (holder, holder_of(*address)) {
+        (Some(held), _) => ListenError::Held { address: *address, held },
+        (None, Some(holder)) => ListenError::Taken { address: *address, holder },
+        (None, None) => error,
     }
 }
 
@@ -258,5 +265,8 @@ mod tests {
         let everywhere = SocketAddr::from(([0, 0, 0, 0], held.port()));
         let error = bind_all(&[ListenAddress::Tcp(everywhere)], vec![copy()]).await.unwrap_err();
         assert!(matches!(error, ListenError::Held { .. }), "{error}");
+        let error = bind_all(&[ListenAddress::Tcp(held)], Vec::new()).await.unwrap_err().to_string();
+        let pid = format!("(pid {}) uses that port", std::process::id());
+        assert!(error.contains(&pid) && error.contains("--listen"), "{error}");
     }
 }

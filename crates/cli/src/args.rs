@@ -327,7 +327,7 @@ pub(super) struct ConnectArgs {
     #[arg(
         long,
         value_name = "URL",
-        help = "The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]"
+        help = "The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io"
     )]
     pub(super) url: Option<String>,
     #[arg(

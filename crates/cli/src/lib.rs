@@ -62,9 +62,18 @@ pub fn main() -> Exit {
     }
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(cli.command, &env, &mut printer)),
-        Err(error) => Err(Problem::failure(format!("cannot start: {error}"))),
+        Err(error) => Err(cannot_start(&error, &env)),
     };
     finish(outcome, printer)
+}
+
+/// Without a socket pair, as in a sandbox that forbids unix sockets, there is no runtime.
+fn cannot_start(error: &std::io::Error, env: Env<'_>) -> Problem {
+    let socket = machineid_protocol::socket_path::find(None, env, std::path::Path::exists, std::path::Path::new(""));
+    match machineid_sys::why_unreachable(&socket) {
+        Some(why) => Problem::undecided(why),
+        None => Problem::failure(format!("cannot start: {}", machineid_sys::io_in_words(error))),
+    }
 }
 
 fn finish(outcome: Result<Exit, Problem>, mut printer: Printer) -> Exit {

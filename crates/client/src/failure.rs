@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use machineid_protocol::decision::Unusable;
 use machineid_protocol::{Code, RequestId, span};
+use rustls::CertificateError;
 use serde::Serialize;
 
 use super::connection::{ForeignListener, NoAddress};
@@ -27,8 +28,8 @@ pub enum Failure {
     ForeignListener(ForeignListener),
     /// No encrypted connection could be made.
     Tls {
-        /// Whether the certificate is the reason.
-        certificate: bool,
+        /// What is wrong.
+        fault: TlsFault,
         /// The error of the TLS library.
         source: SharedError,
     },
@@ -71,6 +72,39 @@ pub enum Failure {
     Incomplete,
     /// The authority understood the request and refused it.
     Refused(Refusal),
+}
+
+/// Why no encrypted connection could be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsFault {
+    /// Anything that is not listed here, as a connection that was cut.
+    Other,
+    /// What answers does not speak TLS.
+    Plain,
+    /// The certificate is not trusted, or is not this server's.
+    Untrusted,
+    /// The server presents a certificate authority's own certificate.
+    CaAsServer,
+}
+
+impl TlsFault {
+    fn of(error: &rustls::Error) -> Self {
+        let rustls::Error::InvalidCertificate(certificate) = error else {
+            // The first byte of "HTTP/1.1 400" is no record of TLS.
+            return if matches!(error, rustls::Error::InvalidMessage(_)) { Self::Plain } else { Self::Other };
+        };
+        // The verifier of the web PKI has no variant of its own for this in rustls.
+        let is_ca =
+            matches!(certificate, CertificateError::Other(inner) if inner.0.to_string().contains("CaUsedAsEndEntity"));
+        if is_ca { Self::CaAsServer } else { Self::Untrusted }
+    }
+
+    const fn is_about_the_certificate(self) -> bool {
+        match self {
+            Self::Untrusted | Self::CaAsServer => true,
+            Self::Plain | Self::Other => false,
+        }
+    }
 }
 
 /// The authority's explanation of a refusal.
@@ -118,14 +152,15 @@ impl Failure {
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match self {
-            Self::Connect(_) | Self::Timeout { .. } | Self::Interrupted(_) | Self::Tls { certificate: false, .. } => {
-                Fault::Network
-            }
+            Self::Connect(_)
+            | Self::Timeout { .. }
+            | Self::Interrupted(_)
+            | Self::Tls { fault: TlsFault::Other, .. } => Fault::Network,
             Self::TooLarge { .. } | Self::Undecided { .. } | Self::Unusable(_) | Self::Incomplete => Fault::Authority,
             Self::Status { status, .. } if *status >= 500 || *status == 429 || *status == 408 => Fault::Authority,
             Self::Dns(_)
             | Self::ForeignListener(_)
-            | Self::Tls { certificate: true, .. }
+            | Self::Tls { fault: TlsFault::Untrusted | TlsFault::CaAsServer | TlsFault::Plain, .. }
             | Self::NotHttp(_)
             | Self::Redirected { .. }
             | Self::Status { .. }
@@ -144,13 +179,12 @@ impl Failure {
             | Self::ForeignListener(_)
             | Self::Timeout { .. }
             | Self::Interrupted(_)
-            | Self::Tls { certificate: false, .. }
             | Self::Undecided { .. }
             | Self::Unusable(_)
             | Self::Incomplete => true,
             Self::Status { status, .. } => *status >= 500 || *status == 429 || *status == 408,
-            Self::Tls { certificate: true, .. }
-            | Self::NotHttp(_)
+            Self::Tls { fault, .. } => !fault.is_about_the_certificate(),
+            Self::NotHttp(_)
             | Self::TooLarge { .. }
             | Self::Redirected { .. }
             | Self::Refused(_) => false,
@@ -261,7 +295,7 @@ impl SendError {
             Some(FailureReason::ForeignListener(foreign)) => Failure::ForeignListener(foreign),
             Some(FailureReason::TimedOut) => Failure::Timeout { after: timeout },
             Some(FailureReason::NoAddress) => Failure::Dns(source),
-            Some(FailureReason::Tls { certificate }) => Failure::Tls { certificate, source },
+            Some(FailureReason::Tls(fault)) => Failure::Tls { fault, source },
             Some(FailureReason::NotHttp) | None if connecting => Failure::Connect(source),
             Some(FailureReason::NotHttp) => Failure::NotHttp(source),
             None => Failure::Interrupted(source),
@@ -281,7 +315,7 @@ struct Cause {
 #[derive(Clone, Debug)]
 enum FailureReason {
     NotHttp,
-    Tls { certificate: bool },
+    Tls(TlsFault),
     NoAddress,
     TimedOut,
     ForeignListener(ForeignListener),
@@ -291,8 +325,8 @@ impl FailureReason {
     const fn rank(&self) -> u8 {
         match self {
             Self::NotHttp => 0,
-            Self::Tls { certificate: false } => 1,
-            Self::Tls { certificate: true } => 2,
+            Self::Tls(TlsFault::Other | TlsFault::Plain) => 1,
+            Self::Tls(TlsFault::Untrusted | TlsFault::CaAsServer) => 2,
             Self::NoAddress => 3,
             Self::TimedOut => 4,
             Self::ForeignListener(_) => 5,
@@ -310,7 +344,7 @@ impl Cause {
                 reason = Some(FailureReason::ForeignListener(foreign.clone()));
             }
             if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-                reason = Some(FailureReason::Tls { certificate: matches!(tls, rustls::Error::InvalidCertificate(_)) });
+                reason = Some(FailureReason::Tls(TlsFault::of(tls)));
             }
             if let Some(http) = error.downcast_ref::<hyper::Error>() {
                 reason = http.is_parse().then_some(FailureReason::NotHttp);
@@ -361,10 +395,18 @@ impl fmt::Display for Failure {
             Self::Dns(source) => write!(f, "the authority's host name could not be resolved: {}", innermost(source)),
             Self::Connect(source) => write!(f, "could not connect to the authority: {}", innermost(source)),
             Self::ForeignListener(foreign) => foreign.fmt(f),
-            Self::Tls { certificate: true, source } => {
+            Self::Tls { fault: TlsFault::CaAsServer, .. } => f.write_str(
+                "the authority presents the certificate of a CA as its own; give it a server certificate that this CA has \
+                 signed (machineid-authority: --tls-cert), and keep the CA's in ca_file",
+            ),
+            Self::Tls { fault: TlsFault::Plain, .. } => f.write_str(
+                "the authority's port does not speak TLS, and the URL says https; name the port that does, or write http:// for \
+                 an authority on this host",
+            ),
+            Self::Tls { fault: TlsFault::Untrusted, source } => {
                 write!(f, "the authority's certificate is not trusted: {}", innermost(source))
             }
-            Self::Tls { certificate: false, source } => {
+            Self::Tls { fault: TlsFault::Other, source } => {
                 write!(f, "could not make an encrypted connection to the authority: {}", innermost(source))
             }
             Self::Timeout { after } => {

@@ -39,7 +39,7 @@ pub use authority_user::{PACKAGED_USER, user_id};
 pub use base_url::{BaseUrl, BaseUrlError};
 pub use connection::{ForeignListener, KEY_NOT_SENT};
 pub use exchange::body;
-pub use failure::{Failure, Fault, Refusal, SharedError, Waiting};
+pub use failure::{Failure, Fault, Refusal, SharedError, TlsFault, Waiting};
 pub use retry_after::LONGEST_RETRY_AFTER;
 pub use retry_after::fuzz as fuzz_retry_after;
 pub use sse::ServerSentEvent;

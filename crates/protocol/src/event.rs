@@ -34,7 +34,7 @@ pub enum Happening {
     /// An agent's stop is confirmed: none of its processes is left.
     AgentStopped(AgentStop),
     /// An agent ended by itself, and none of its processes is left.
-    AgentEnded(AgentName),
+    AgentEnded(AgentEnd),
     /// An agent uses a process outside its tree, which is no ordinary service.
     OutsideHelper(OutsideFound),
     /// The authority answers: for the first time, or again.
@@ -102,6 +102,23 @@ pub struct AgentName {
     pub pid: Option<u32>,
     /// The user that the agent runs as.
     pub uid: u32,
+}
+
+/// An agent that ended by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AgentEnd {
+    /// The agent.
+    #[serde(flatten)]
+    pub agent: AgentName,
+    /// How many processes of its control group the kernel ended for lack of memory while the agent ran; absent when none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub oom_kills: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An agent that was allowed to start.
@@ -273,7 +290,7 @@ impl Happening {
             Self::AgentStarted(start) => Some(start.agent.uid),
             Self::AgentStopping(stop) => Some(stop.agent.uid),
             Self::AgentSurvived(stop) | Self::AgentStopped(stop) => Some(stop.uid),
-            Self::AgentEnded(agent) => Some(agent.uid),
+            Self::AgentEnded(end) => Some(end.agent.uid),
             Self::OutsideHelper(found) => Some(found.agent.uid),
             Self::Decision(_)
             | Self::AuthorityUp(_)
@@ -301,7 +318,8 @@ mod tests {
         };
         let requested =
             StopRequested { agent: agent.clone(), code: Code::DeviceRevoked, request_id: None, reason: None };
-        for what in [Happening::AgentEnded(agent), Happening::AgentStopping(requested)] {
+        let end = AgentEnd { agent, oom_kills: 0 };
+        for what in [Happening::AgentEnded(end), Happening::AgentStopping(requested)] {
             let event = Event { time: "2026-11-24T00:00:00Z".to_owned(), what };
             let text = serde_json::to_value(&event).unwrap();
             assert_eq!(text["event"], event.what.name());

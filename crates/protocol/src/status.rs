@@ -34,6 +34,9 @@ pub struct Status {
     /// The newest stops that this caller may see, the newest last: those that have ended, and those with survivors.
     #[serde(default)]
     pub recent_stops: Vec<StopReport>,
+    /// The newest agents that ended for lack of memory, of those that this caller may see; the newest last.
+    #[serde(default)]
+    pub recent_oom: Vec<OomReport>,
     /// Devices that are denied on this host until they are released.
     #[serde(default)]
     pub holds: Vec<HoldReport>,
@@ -328,6 +331,33 @@ pub struct AgentReport {
     /// Why there may be more of these, if there may.
     #[serde(default)]
     pub outside_gap: Option<String>,
+    /// How many processes the tree had at the newest look, some seconds ago at most; `None` before the first, and when the
+    /// daemon cannot see them.
+    #[serde(default)]
+    pub processes: Option<usize>,
+    /// The memory of these, in bytes: as the kernel accounts it to the run's control group, or what is resident of each, with
+    /// shared pages in each of them.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// How many processes of the tree's control group the kernel has ended for lack of memory, since the first look.
+    #[serde(default)]
+    pub oom_kills: u64,
+}
+
+/// An agent that ended after the kernel had ended processes of its control group for lack of memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OomReport {
+    /// The run.
+    pub run_id: RunId,
+    /// The agent's display name.
+    pub name: Option<String>,
+    /// The device of the agent.
+    pub device_id: DeviceId,
+    /// RFC 3339 time of the agent's end.
+    pub at: String,
+    /// How many processes the kernel ended.
+    pub oom_kills: u64,
 }
 
 /// Which processes may use an agent's token.

@@ -32,19 +32,25 @@ impl DaemonConnection {
             lost("the path is too long for a socket (107 bytes at most)".to_owned(), DaemonState::There)
         })?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .map_err(|errno| lost(format!("cannot make a socket: {errno}"), DaemonState::There))?;
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(|errno| {
+            let refused = || format!("cannot make a socket: {}", sys::in_words(errno));
+            lost(sys::why_unreachable(socket).unwrap_or_else(refused), DaemonState::There)
+        })?;
         rustix::net::connect(&fd, &address).map_err(|errno| match errno {
-            Errno::NOENT => lost("there is no such socket, so it is not running".to_owned(), DaemonState::Absent),
+            Errno::NOENT => match sys::why_unreachable(socket) {
+                Some(why) => lost(why, DaemonState::There),
+                None => lost("there is no such socket, so it is not running".to_owned(), DaemonState::Absent),
+            },
             Errno::CONNREFUSED => {
                 lost("no process listens there, so it is not running".to_owned(), DaemonState::Absent)
             }
-            Errno::ACCESS | Errno::PERM => lost(
-                "permission denied; only the socket's owner and group may ask (`ls -l` shows them)".to_owned(),
-                DaemonState::There,
-            ),
+            Errno::ACCESS | Errno::PERM => {
+                let modes =
+                    || "permission denied; only the socket's owner and group may ask (`ls -l` shows them)".to_owned();
+                lost(sys::why_unreachable(socket).unwrap_or_else(modes), DaemonState::There)
+            }
             Errno::AGAIN => lost("it has too many connections waiting".to_owned(), DaemonState::Busy),
-            errno => lost(errno.to_string(), DaemonState::There),
+            errno => lost(sys::in_words(errno), DaemonState::There),
         })?;
         if !sys::peer_credentials(&fd).is_ok_and(|listener| listener.is_trusted_at(socket)) {
             let why = "its listener runs as a user that is neither root, nor this user, nor the owner of its directory";

@@ -42,7 +42,7 @@ pub(super) enum ContainmentError {
 impl fmt::Display for ContainmentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pipe(errno) => write!(f, "cannot make a pipe: {errno}"),
+            Self::Pipe(errno) => write!(f, "cannot make a pipe: {}", machineid_sys::in_words(*errno)),
             Self::Guardian(error) => write!(f, "{error}"),
         }
     }

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use machineid_protocol::outside::{OutsideHelper, still_running};
-use machineid_protocol::{Code, Containment, DeviceId, Exit, RequestId, RunId};
-use machineid_tree::{NamedProcess, StopSummary};
+use machineid_protocol::{Code, Containment, DeviceId, Exit, RequestId, RunId, oom_in_words};
+use machineid_tree::{NamedProcess, OomWatch, StopSummary};
 use serde::Serialize;
 
 /// How many processes that a command left running are named on stderr; the status file has more.
@@ -143,6 +143,19 @@ impl RunOutcome {
         Some(line)
     }
 
+    /// The line for stderr about processes that the kernel ended for lack of memory; `None` when the command did not end of it,
+    /// as far as can be told: it succeeded, or the count is the whole host's and nothing of the command's end points to it.
+    pub(super) fn out_of_memory(&self, kills: OomKills) -> Option<String> {
+        let killed = matches!(self.exit, Exit::Signal(9) | Exit::Command(137));
+        let of_it = match kills {
+            OomKills::None => return None,
+            OomKills::OfGroup(_) => self.exit != Exit::Success,
+            OomKills::OfHost(_) => killed,
+        };
+        let ended = matches!(self.cause, EndCause::Exited | EndCause::Signalled);
+        (of_it && ended).then(|| format!("machineid-run: {}", kills.in_words()))
+    }
+
     /// What a stop leaves outside the tree, to be put behind the line; empty when it leaves nothing, and when nothing was stopped.
     pub(super) fn left_outside(&self, outside: &[OutsideHelper]) -> String {
         // The daemon ends helpers for a deny and at the end of a lease, not because a supervisor failed.
@@ -151,6 +164,47 @@ impl RunOutcome {
             outside.iter().cloned().map(|helper| OutsideHelper { ending: helper.ending && ends, ..helper }).collect();
         let left = still_running(&outside).filter(|_| self.was_stopped());
         left.map(|left| format!("; {}", printable(&left))).unwrap_or_default()
+    }
+}
+
+/// Processes that the kernel has ended for lack of memory while the command ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum OomKills {
+    #[default]
+    None,
+    /// In the control group of the command.
+    OfGroup(u64),
+    /// On this host, where the group's own are not counted.
+    OfHost(u64),
+}
+
+impl OomKills {
+    pub(super) fn since(watch: Option<&OomWatch>) -> Self {
+        match watch.map(|watch| (watch.kills(), watch.is_of_the_host())) {
+            None | Some((0, _)) => Self::None,
+            Some((kills, false)) => Self::OfGroup(kills),
+            Some((kills, true)) => Self::OfHost(kills),
+        }
+    }
+
+    fn in_words(self) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::OfGroup(kills) => oom_in_words(kills),
+            Self::OfHost(_) => {
+                "the command was killed, and the kernel ended processes on this machine for lack of memory \
+                                meanwhile (OOM kill; dmesg names them)"
+                    .to_owned()
+            }
+        }
+    }
+
+    /// The number for the status file: the host's count says nothing of this run.
+    const fn count(self) -> u64 {
+        match self {
+            Self::None | Self::OfHost(_) => 0,
+            Self::OfGroup(kills) => kills,
+        }
     }
 }
 
@@ -184,6 +238,8 @@ pub(super) struct StatusFile<'a> {
     survivors: Vec<SurvivorLine>,
     /// Processes that the command left running and that were ended; the first 64 of them.
     leftovers: Vec<LeftoverLine>,
+    /// How many processes of the command's control group the kernel ended for lack of memory.
+    oom_kills: u64,
     /// Processes outside the tree that the agent used, and that run on after a stop as far as is known.
     outside: &'a [OutsideHelper],
 }
@@ -207,6 +263,7 @@ pub(super) fn status_json(
     device_id: Option<&DeviceId>,
     (containment, outside): (Option<Containment>, &[OutsideHelper]),
     stop: Option<&StopSummary>,
+    oom: OomKills,
 ) -> String {
     let survivors = stop.map_or(&[][..], |stop| &stop.survivors);
     let survivors = survivors
@@ -232,6 +289,7 @@ pub(super) fn status_json(
             .iter()
             .map(|process| LeftoverLine { pid: process.pid.as_raw(), name: printable(&process.name) })
             .collect(),
+        oom_kills: oom.count(),
         outside,
     };
     // Strings and numbers only: nothing in it can fail to be written.
@@ -277,9 +335,10 @@ mod tests {
         );
         let json = |outcome| {
             let run = "00000000000000000000000000000007".parse().unwrap();
-            status_json(outcome, run, None, (None, &[]), Some(&stop))
+            status_json(outcome, run, None, (None, &[]), Some(&stop), OomKills::OfGroup(2))
         };
         assert!(json(&ended).contains(r#""leftovers":[{"pid":4711,"name":"gradle"},{"pid":4712,"name":"no??de"}]"#));
+        assert!(json(&ended).contains(r#""oom_kills":2"#));
         // After a stop nothing was left running by the command.
         let stopped = RunOutcome::stopped(Exit::Denied, EndCause::Denied, None);
         assert_eq!(stopped.leftovers(&stop), None);
@@ -308,6 +367,22 @@ mod tests {
         );
         assert_eq!(stopped.left_outside(&[]), "");
         assert_eq!(RunOutcome::of_command(Exit::Command(0)).left_outside(&[daemon]), "");
+    }
+
+    #[test]
+    fn a_kill_for_lack_of_memory_is_named_where_it_can_be_the_cause() {
+        let ended = RunOutcome::of_command;
+        let group = OomKills::OfGroup(1);
+        let line = ended(Exit::Signal(9)).out_of_memory(group).unwrap();
+        assert!(line.contains("the kernel ended a process of its control group for lack of memory"), "{line}");
+        // A shell tells its child's end by its own code.
+        assert!(ended(Exit::Command(137)).out_of_memory(OomKills::OfHost(1)).is_some());
+        assert!(ended(Exit::Command(1)).out_of_memory(group).is_some());
+        assert_eq!(ended(Exit::Command(1)).out_of_memory(OomKills::OfHost(1)), None);
+        assert_eq!(ended(Exit::Success).out_of_memory(group), None);
+        assert_eq!(ended(Exit::Signal(9)).out_of_memory(OomKills::None), None);
+        let stopped = RunOutcome::stopped(Exit::Denied, EndCause::Denied, None);
+        assert_eq!(stopped.out_of_memory(group), None);
     }
 
     #[test]

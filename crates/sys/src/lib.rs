@@ -17,6 +17,8 @@ mod precedence;
 mod proc;
 mod process;
 mod queue;
+mod sandbox;
+mod shortage;
 mod signal;
 mod signal_fd;
 mod threads;
@@ -38,6 +40,8 @@ pub use precedence::{TimeSlice, Uninterrupted, set_time_slice, use_batch_schedul
 pub use proc::{ProcError, check_proc};
 pub use process::{Fork, ForkError, exec, exit_now, fork, from_nix, own_group};
 pub use queue::queue_signal;
+pub use sandbox::why_unreachable;
+pub use shortage::{in_words, io_in_words, shortage};
 pub use signal::{SignalNameError, parse_signal, signal_name};
 pub use signal_fd::{Arrived, SignalFd, die_by, send_to_child, send_to_group, stop_by};
 pub use timer::Timer;

@@ -9,7 +9,9 @@ use super::process::from_nix;
 /// Why the numbers in `/proc` cannot be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcError {
-    /// `/proc` is not mounted, or belongs to another PID namespace.
+    /// No process file system is mounted at `/proc`.
+    Missing,
+    /// `/proc` belongs to another PID namespace.
     OtherNamespace,
     /// `/proc` cannot be read.
     Unreadable(Errno),
@@ -18,11 +20,15 @@ pub enum ProcError {
 impl fmt::Display for ProcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OtherNamespace => f.write_str(
-                "/proc is missing or shows another PID namespace than this process is in; mount it there (unshare \
-                 --mount-proc)",
+            Self::Missing => f.write_str(
+                "/proc is not mounted here; mount it (mount -t proc proc /proc; chroot: mount --bind /proc ROOT/proc; bwrap: \
+                 --proc /proc)",
             ),
-            Self::Unreadable(errno) => write!(f, "/proc cannot be read: {errno}"),
+            Self::OtherNamespace => f.write_str(
+                "/proc shows another PID namespace than this process is in; mount it there (unshare --mount-proc; bwrap: \
+                 --proc /proc)",
+            ),
+            Self::Unreadable(errno) => write!(f, "/proc cannot be read: {}", super::shortage::in_words(*errno)),
         }
     }
 }
@@ -35,7 +41,13 @@ pub fn check_proc() -> Result<(), ProcError> {
     let own = nix::unistd::getpid().to_string();
     match nix::fcntl::readlink("/proc/self") {
         Ok(number) if number == own.as_str() => Ok(()),
-        Ok(_) | Err(nix::errno::Errno::ENOENT) => Err(ProcError::OtherNamespace),
+        Ok(_) => Err(ProcError::OtherNamespace),
+        Err(nix::errno::Errno::ENOENT) => match nix::sys::statfs::statfs("/proc") {
+            Ok(found) if found.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC => {
+                Err(ProcError::OtherNamespace)
+            }
+            Ok(_) | Err(_) => Err(ProcError::Missing),
+        },
         Err(errno) => Err(ProcError::Unreadable(from_nix(errno))),
     }
 }

@@ -36,7 +36,7 @@ impl fmt::Display for ForkError {
         match self {
             Self::Threads => f.write_str("cannot fork while other threads run"),
             Self::NoProc => f.write_str("/proc is not readable; mount it"),
-            Self::Kernel(errno) => write!(f, "cannot make a process: {errno}"),
+            Self::Kernel(errno) => write!(f, "cannot make a process: {}", super::shortage::fork_in_words(*errno)),
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | `namespaces` | the PID namespaces that a process is in |
 //! | `table` | all processes at one moment; descent; translation between PID namespaces |
 //! | `members` | which of them belong to a tree |
+//! | `memory` | how much memory they have, and what the kernel ended for lack of it |
 //! | `cgroup` | a control group of a run's own |
 //! | `cookie` | the run id in a process's environment |
 //! | `environ` | environments, read on a thread of their own |
@@ -34,6 +35,7 @@ mod holders;
 mod kernel_file;
 mod ladder;
 mod members;
+mod memory;
 mod namespaces;
 mod orphans;
 mod pid;
@@ -55,6 +57,7 @@ pub use ladder::{
     TreeLook,
 };
 pub use members::{Guardian, Member, Sighting, Tree};
+pub use memory::{OomWatch, memory_of};
 pub use namespaces::PidNamespaces;
 pub use pid::{Identity, Pid, StartTime};
 pub use pidfd::{Delivery, Process};

@@ -30,10 +30,10 @@ complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -l dev
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -l check-config -d 'Check the configuration, print what it means, and exit'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -s h -l help -d 'Print help'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -s V -l version -d 'Print version'
-complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -a "healthcheck" -d 'Check whether the running daemon responds: exit code 0 or 1'
+complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -a "healthcheck" -d 'Check whether the running daemon responds: exit code 0, or 75 when none does'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_using_subcommand healthcheck" -l config -d 'The configuration file' -r -F
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_using_subcommand healthcheck" -l ready -d 'Also whether it has a decision no older than the lease; a deny counts: a revoked host is ready'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_using_subcommand healthcheck" -s h -l help -d 'Print help'
-complete -c machineid-sidecar -n "__fish_machineid_sidecar_using_subcommand help; and not __fish_seen_subcommand_from healthcheck help" -f -a "healthcheck" -d 'Check whether the running daemon responds: exit code 0 or 1'
+complete -c machineid-sidecar -n "__fish_machineid_sidecar_using_subcommand help; and not __fish_seen_subcommand_from healthcheck help" -f -a "healthcheck" -d 'Check whether the running daemon responds: exit code 0, or 75 when none does'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_using_subcommand help; and not __fish_seen_subcommand_from healthcheck help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -136,7 +136,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand doctor" -s h -l help
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l ephemeral -d 'Whether a self-hosted authority removes them when they have not been seen for a while [default: unchanged]' -r -f -a "true\t''
 false\t''"
-complete -c machineid -n "__fish_machineid_using_subcommand register" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand register" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -145,7 +145,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand register" -l json -d
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand register" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand validate" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
-complete -c machineid -n "__fish_machineid_using_subcommand validate" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand validate" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand validate" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand validate" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand validate" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -156,7 +156,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand validate" -s h -l he
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l wait -d 'Wait until every sidecar has confirmed that nothing runs any more, or, at the end of DURATION, name those that have not, with the time by which their own lease stops their agents [default DURATION: as long as a sidecar that reaches the authority may take]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l reason -d 'The reason, in one line: kept in the authority\'s audit, and shown where agents are stopped' -r
-complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -169,7 +169,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l allow-htt
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l reason -d 'The reason, in one line: kept in the authority\'s audit, and shown where agents are stopped' -r
-complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -182,7 +182,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l allow-h
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l reason -d 'The reason, in one line: kept in the authority\'s audit, and shown where agents are stopped' -r
-complete -c machineid -n "__fish_machineid_using_subcommand restore" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -195,7 +195,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand restore" -l allow-ht
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l reason -d 'The reason, in one line: kept in the authority\'s audit, and shown where agents are stopped' -r
-complete -c machineid -n "__fish_machineid_using_subcommand remove" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -207,7 +207,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand remove" -l json -d '
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand list" -s q -l query -d 'Only devices whose id contains this text' -r
-complete -c machineid -n "__fish_machineid_using_subcommand list" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand list" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand list" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand list" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand list" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -217,7 +217,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand list" -l revoked -d 
 complete -c machineid -n "__fish_machineid_using_subcommand list" -l json -d 'Print the list as JSON'
 complete -c machineid -n "__fish_machineid_using_subcommand list" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand list" -s h -l help -d 'Print help'
-complete -c machineid -n "__fish_machineid_using_subcommand usage" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand usage" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand usage" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand usage" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand usage" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -228,7 +228,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand usage" -s h -l help 
 complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l plan -d 'The plan to buy' -r -f -a "pro\t''
 scale\t''
 max\t''"
-complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -251,7 +251,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l expires -d 'How long it is valid, as in 720h [default: until it is revoked]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l name -d 'A name for people, also in the audit: letters, digits and . _ -' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
-complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -259,7 +259,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l json -d 'Print the key as JSON'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help'
-complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -268,7 +268,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
-complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -278,7 +278,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l overlap -d 'How long the old key stays valid beside the new one; 0s ends it at once' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
-complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -291,7 +291,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "revoke" -d 'Make a key invalid, now'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "rotate" -d 'Make a key in the place of one and print it, this once; the old one stays valid for a while'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -301,7 +301,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l json -
 complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand approvals" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand approve" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
-complete -c machineid -n "__fish_machineid_using_subcommand approve" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand approve" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand approve" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand approve" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand approve" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -310,7 +310,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand approve" -l json -d 
 complete -c machineid -n "__fish_machineid_using_subcommand approve" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand approve" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand reject" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
-complete -c machineid -n "__fish_machineid_using_subcommand reject" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand reject" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand reject" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand reject" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand reject" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -323,7 +323,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_
 complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create disable enable help" -f -a "disable" -d 'Deny execution to every device of the organisation (ORG_DISABLED); all its agents stop'
 complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create disable enable help" -f -a "enable" -d 'Undo `disable`, with an admin key; the switch of the authority\'s operator stays as it is'
 complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create disable enable help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -331,7 +331,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
-complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -341,7 +341,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
-complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL]; for the service: https://machineid.io' -r
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l authority-user -d 'The user who may run an authority on this host, beside root and yourself: no other user\'s process is sent the key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use machineid_clock::{BootTime, Moment, Suspends};
 use machineid_log::Vital;
-use machineid_protocol::event::Happening;
 use machineid_protocol::{Denial, RunId};
 use machineid_sys::Uninterrupted;
 use machineid_tree::{self as tree, Identity, ProcessTable};
@@ -366,7 +365,7 @@ impl Worker {
             let run = &stop.run;
             match stop.confirm(now) {
                 Some(report) => self.roster.note_stop(run.owner(), report, stop.left_helpers()),
-                None => self.roster.journal.tell_of(&run.owner(), Happening::AgentEnded(run.as_named()), None),
+                None => self.roster.note_end(run),
             }
             let leaf = run.admission().and_then(|admission| admission.containment.leaf.as_ref());
             if let Some(leaf) = leaf {

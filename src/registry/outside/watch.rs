@@ -121,6 +121,15 @@ impl Watch {
     }
 
     fn look(&mut self, roster: &Roster, runs: &[Arc<Run>], all: bool) {
+        let trees = members(roster, runs);
+        if all {
+            // Not while a stop waits for the look.
+            let by_id: HashMap<RunId, &Arc<Run>> = runs.iter().map(|run| (run.id(), run)).collect();
+            for tree in &trees {
+                let own = tree.pids.iter().filter(|pid| !tree.supervisors.contains(pid)).copied().collect::<Vec<_>>();
+                by_id.get(&tree.run).into_iter().for_each(|run| run.measure(&own));
+            }
+        }
         let now = BootTime::now();
         let mut budget: Budget = budget(now);
         let sockets = match list(now + LOOK) {
@@ -136,7 +145,6 @@ impl Watch {
             }
         };
         self.deaf = false;
-        let trees = members(roster, runs);
         let own = [own_socket(&self.live.now().local.socket)];
         let look = self.looker.look(&trees, all, &sockets, &own, &mut Proc, &mut budget);
         self.publish(roster, runs, look);

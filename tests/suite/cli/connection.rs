@@ -64,6 +64,15 @@ fn a_wrong_url_says_what_would_be_right() {
 }
 
 #[test]
+fn no_key_goes_to_the_service_unless_the_command_says_so() {
+    for args in [&["list"][..], &["usage"], &["validate", "a"], &["revoke", "a", "--yes"], &["org", "create"]] {
+        let ran = machineid(args).env("MACHINEID_ORG_KEY", "org_topsecret").ran();
+        assert_eq!(ran.code, 2, "{args:?}: {ran:?}");
+        assert!(ran.err.contains("--url") && ran.err.contains("https://machineid.io"), "{args:?}: {ran:?}");
+    }
+}
+
+#[test]
 fn an_authority_that_cannot_be_reached_is_named_with_the_way_it_failed() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let closed = format!("http://{closed}");
@@ -138,7 +147,9 @@ fn no_decision_is_75_and_never_an_allow() {
 fn a_ca_file_that_is_none_is_named() {
     let (_directory, path) = file("no certificate");
     for path in [path.to_str().unwrap(), "/nonexistent/ca.pem"] {
-        let ran = machineid(&["usage", "--ca-file", path]).env("MACHINEID_ORG_KEY", "org_x").ran();
+        let ran = machineid(&["usage", "--url", "https://127.0.0.1:1", "--ca-file", path])
+            .env("MACHINEID_ORG_KEY", "org_x")
+            .ran();
         assert!(ran.code == 2 && ran.err.contains("--ca-file") && ran.err.contains(path), "{ran:?}");
     }
 }

@@ -84,7 +84,7 @@ fn check_asks_what_it_was_told_to_ask() {
 fn no_daemon_says_where_it_looked_and_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("machineid/sidecar.sock");
-    for (command, code) in [("check", 75), ("status", 1)] {
+    for (command, code) in [("check", 75), ("status", 75), ("events", 75)] {
         let ran = machineid(&[command, "--socket", socket.to_str().unwrap()]).ran();
         assert_eq!(ran.code, code, "{ran:?}");
         assert!(ran.err.contains("nothing listens on") && ran.err.contains(socket.to_str().unwrap()), "{ran:?}");
@@ -110,7 +110,7 @@ fn a_daemon_that_hangs_is_given_up() {
         let mut command = machineid(&[command, "--socket", socket.to_str().unwrap()]);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
     });
-    for (child, code) in children.into_iter().zip([75, 1]) {
+    for (child, code) in children.into_iter().zip([75, 75]) {
         let ran = Ran::from(child.wait_with_output().unwrap());
         assert!(ran.code == code && ran.err.contains("gave no answer within 10s"), "{ran:?}");
     }
@@ -236,6 +236,6 @@ fn status_of_something_else_is_a_failure() {
     for answer in [response("200 OK", "{}"), response("404 Not Found", STATUS), response("200 OK", "hello")] {
         let (_directory, socket, _scripted) = daemon(&answer);
         let ran = machineid(&["status", "--socket", socket.to_str().unwrap()]).ran();
-        assert!(ran.code == 1 && ran.err.contains("did not answer like machineid-sidecar"), "{ran:?}");
+        assert!(ran.code == 75 && ran.err.contains("did not answer like machineid-sidecar"), "{ran:?}");
     }
 }

@@ -213,7 +213,7 @@ fn events_are_shown_followed_and_waited_for_across_a_restart() {
     assert_eq!(screen.press_ctrl_c().code(), Some(0));
     sidecar.terminate();
     let ran: Ran = sidecar.machineid(&["events", "-f"]).into();
-    assert!(ran.code == 1 && ran.err.contains("nothing listens"), "{ran:?}");
+    assert!(ran.code == 75 && ran.err.contains("nothing listens"), "{ran:?}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod key_rotation;
 mod kill_file;
 mod local_stop;
 mod manager;
+mod memory;
 mod metrics;
 mod outside;
 mod own_files;

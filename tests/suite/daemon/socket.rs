@@ -303,7 +303,7 @@ fn healthcheck_tells_a_living_daemon_from_a_dead_one() {
     let setup = Setup::of(&org, &authority.url(), "host:test");
     let mut before = setup.command();
     let mut after = setup.command();
-    assert_eq!(before.arg("healthcheck").output().unwrap().status.code(), Some(1));
+    assert_eq!(before.arg("healthcheck").output().unwrap().status.code(), Some(75));
     let sidecar = setup.start();
     assert_eq!(after.arg("healthcheck").output().unwrap().status.code(), Some(0));
     let mut named_behind = std::process::Command::new(crate::harness::sidecar::BINARY);

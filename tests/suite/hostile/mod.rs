@@ -1,5 +1,6 @@
 //! What an attacker, a broken host or a bad night does to the real binaries.
 
+mod bad_input;
 mod bystander;
 mod clients;
 mod descriptors;
@@ -7,4 +8,5 @@ mod floods;
 pub(crate) mod limits;
 mod log;
 pub(crate) mod places;
+mod sandboxes;
 mod strangers;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use machineid_protocol::Exit;
 use machineid_protocol::event::{AgentName, AgentStop, Event, Happening, ReloadResult, Source};
 use machineid_protocol::outside::still_running;
 use machineid_protocol::status::StandingKind;
+use machineid_protocol::{Exit, oom_in_words};
 use serde_json::Value;
 
 use super::interrupt::Interrupt;
@@ -28,7 +28,7 @@ pub(crate) async fn run(args: &EventsArgs, env: Env<'_>, printer: &mut Printer) 
     let interrupt = Interrupt::watch();
     let mut interrupt = interrupt.map_err(|error| Problem::failure(format!("cannot watch for Ctrl-C: {error}")))?;
     let mut last: Option<String> = None;
-    let mut stream = open(args, env, None).await.map_err(Problem::failure)?;
+    let mut stream = open(args, env, None).await.map_err(Problem::undecided)?;
     loop {
         let ended = tokio::select! {
             ended = show(&mut stream, args.json, &mut last, printer) => ended,
@@ -190,7 +190,10 @@ fn describe(what: &Happening) -> (Option<Colour>, String) {
         }
         Happening::AgentSurvived(stop) => (Some(Colour::Bad), stopped(stop)),
         Happening::AgentStopped(stop) => (Some(Colour::Good), stopped(stop)),
-        Happening::AgentEnded(ended) => (None, format!("{}, by itself", agent(ended))),
+        Happening::AgentEnded(ended) if ended.oom_kills > 0 => {
+            (Some(Colour::Bad), format!("{}: {}", agent(&ended.agent), oom_in_words(ended.oom_kills)))
+        }
+        Happening::AgentEnded(ended) => (None, format!("{}, by itself", agent(&ended.agent))),
         Happening::OutsideHelper(found) => {
             let helper = &found.helper;
             let text = format!(

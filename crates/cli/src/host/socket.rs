@@ -9,7 +9,9 @@ use std::time::Duration;
 use http::{HeaderValue, Method, header};
 use machineid_client::{body, without_encryption};
 use machineid_protocol::{socket_path, span};
+use machineid_sys as sys;
 use reqwest::{Client, RequestBuilder, Response, redirect};
+use rustix::io::Errno;
 use serde::Serialize;
 use url::Url;
 
@@ -36,6 +38,12 @@ pub(super) enum DaemonError {
         socket.display()
     )]
     NothingListens { socket: PathBuf, source: reqwest::Error },
+    /// The sandbox around this process forbids the way to the daemon.
+    #[error("{why}: the daemon at {} cannot be asked", socket.display())]
+    Sandboxed { socket: PathBuf, why: String, source: reqwest::Error },
+    /// This process, or the machine, has run out of something.
+    #[error("cannot connect to {}: {why}", socket.display())]
+    Short { socket: PathBuf, why: &'static str, source: reqwest::Error },
     #[error("{}", not_permitted(socket, group.as_deref()))]
     NotPermitted {
         socket: PathBuf,
@@ -79,7 +87,15 @@ impl DaemonError {
     /// Classifies a failed request to `socket`.
     fn of(source: reqwest::Error, socket: &Path) -> Self {
         let path = socket.to_owned();
-        match io_kind(&source) {
+        let io = io_error(&source);
+        if let Some(why) = io.and_then(io::Error::raw_os_error).map(Errno::from_raw_os_error).and_then(sys::shortage) {
+            return Self::Short { socket: path, why, source };
+        }
+        let kind = io.map(io::Error::kind);
+        if let Some(why) = kind.and_then(|_| sys::why_unreachable(socket)) {
+            return Self::Sandboxed { socket: path, why, source };
+        }
+        match kind {
             Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 Self::NothingListens { socket: path, source }
             }
@@ -220,11 +236,11 @@ pub(super) fn find(args: &SocketArgs, env: Env<'_>) -> PathBuf {
     socket_path::find(args.socket.as_deref(), env, Path::exists, Path::new(""))
 }
 
-fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {
-            return Some(io.kind());
+            return Some(io);
         }
         next = error.source();
     }

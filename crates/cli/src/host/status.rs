@@ -9,7 +9,7 @@ use machineid_protocol::outside::{counted, listed, still_running};
 use machineid_protocol::status::{
     AgentReport, AgentState, AgentsShown, AuditStatus, DeviceReport, StandingKind, Status, StopReport,
 };
-use machineid_protocol::{Exit, HoldsAgainst, KeyRole, span};
+use machineid_protocol::{Exit, HoldsAgainst, KeyRole, oom_in_words, span};
 use serde_json::Value;
 
 use super::socket::{self, DaemonAnswer, DaemonError};
@@ -24,7 +24,7 @@ use crate::words::{ago, count, millis, precise};
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let (status, whole) = ask(&args.socket, env, TIMEOUT).await.map_err(Problem::failure)?;
+    let (status, whole) = ask(&args.socket, env, TIMEOUT).await.map_err(Problem::undecided)?;
     if args.json {
         // Printed as received: a newer daemon may send more than this program knows.
         printer.json(&whole);
@@ -128,6 +128,7 @@ pub(super) fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
     printer.line("");
 
     agents(status, printer);
+    out_of_memory(status, now, printer);
     stops(&status.recent_stops, now, printer);
 }
 
@@ -169,6 +170,11 @@ fn agents(status: &Status, printer: &mut Printer) {
         for line in table::hanging("    ", &hold(agent), printer.width()) {
             printer.line(line);
         }
+        if let Some(text) = size(agent) {
+            for line in table::hanging("    ", &text, printer.width()) {
+                printer.line(line);
+            }
+        }
         if let Some(text) = outside(agent) {
             for line in table::hanging("    ", &text, printer.width()) {
                 printer.line(line);
@@ -192,6 +198,25 @@ fn hold(agent: &AgentReport) -> String {
     let frozen = if agent.frozen { ", FROZEN until its device is decided" } else { "" };
     let reason = agent.containment_reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     format!("{}, {against}{killer}{frozen}{reason}", agent.containment)
+}
+
+/// How large the tree is, and what the kernel ended of it.
+fn size(agent: &AgentReport) -> Option<String> {
+    let processes = count(agent.processes?, "process", "processes");
+    let memory = agent.memory_bytes.map(|bytes| format!(", {} MiB", bytes.div_ceil(1 << 20))).unwrap_or_default();
+    let oom = if agent.oom_kills > 0 { format!("; {}", oom_in_words(agent.oom_kills)) } else { String::new() };
+    Some(format!("{processes}{memory}{oom}"))
+}
+
+/// The agents that ended for lack of memory.
+fn out_of_memory(status: &Status, now: Timestamp, printer: &mut Printer) {
+    for ended in &status.recent_oom {
+        let name = ended.name.clone().unwrap_or_else(|| ended.run_id.to_string());
+        let text = format!("ended {}: {}", ago(&ended.at, now), oom_in_words(ended.oom_kills));
+        for line in table::hanging(&format!("{name}: "), &text, printer.width()) {
+            printer.line(line);
+        }
+    }
 }
 
 /// What the agent uses outside its tree: helpers by name, ordinary services by their number.

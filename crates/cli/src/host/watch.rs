@@ -31,7 +31,7 @@ pub(crate) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) 
         };
         match answer {
             // A failure of the first query is an error; later the daemon may be restarting.
-            Err(why) if first => return Err(Problem::failure(why)),
+            Err(why) if first => return Err(Problem::undecided(why)),
             Err(why) => tell(&format!("no answer: {why}"), &mut shown, printer),
             Ok((_, whole)) if args.json => printer.json_line(&whole),
             Ok((status, _)) if printer.can_draw() => {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use machineid_client::{AuthorityClient, BaseUrl, Failure, Options, PACKAGED_USER, user_id};
+use machineid_client::{AuthorityClient, BaseUrl, Failure, Options, PACKAGED_USER, TlsFault, user_id};
 use machineid_org_key::OrgKey;
 use machineid_org_key::file::{self as key_file, Pipe};
 
@@ -10,7 +10,6 @@ use crate::Env;
 use crate::args::{ConnectArgs, KeyArgs};
 use crate::problem::Problem;
 
-const DEFAULT_URL: &str = "https://machineid.io";
 /// The variable for `--authority-user`.
 const USER_VARIABLE: &str = "MACHINEID_AUTHORITY_USER";
 
@@ -25,8 +24,8 @@ pub(super) struct OrgClient {
 
 impl OrgClient {
     pub(super) fn new(args: &KeyArgs, env: Env<'_>) -> Result<Self, Problem> {
-        let client = client(&args.connect, env)?;
         let (key, key_source) = key(args, env)?;
+        let client = client(&args.connect, env)?;
         Ok(Self { client, key, key_source })
     }
 
@@ -53,29 +52,26 @@ pub(super) fn hint(failure: &Failure) -> &'static str {
         | Failure::Redirected { .. }
         | Failure::Status { status: 404, .. } => "; check --url (or MACHINEID_BASE_URL)",
         Failure::ForeignListener(_) => "; if that user may run the authority, name it with --authority-user",
-        Failure::Tls { certificate: true, .. } => "; for a private authority, name its certificate with --ca-file",
-        Failure::Tls { certificate: false, .. } => {
+        Failure::Tls { fault: TlsFault::Untrusted, .. } => {
+            "; for a private authority, name its certificate with --ca-file"
+        }
+        Failure::Tls { fault: TlsFault::Other, .. } => {
             "; does it speak TLS on this port? Check --url (or MACHINEID_BASE_URL)"
         }
         Failure::Timeout { .. } => "; try again, or give it longer with --timeout",
         Failure::Interrupted(_) | Failure::Incomplete | Failure::Undecided { .. } | Failure::Unusable(_) => {
             "; try again"
         }
-        Failure::Status { .. } | Failure::TooLarge { .. } | Failure::Refused(_) => "",
+        // The failure itself names the remedy, or there is none.
+        Failure::Tls { fault: TlsFault::CaAsServer | TlsFault::Plain, .. }
+        | Failure::Status { .. }
+        | Failure::TooLarge { .. }
+        | Failure::Refused(_) => "",
     }
 }
 
 /// A client for the authority named by flags or environment.
 pub(super) fn client(args: &ConnectArgs, env: Env<'_>) -> Result<AuthorityClient, Problem> {
-    let (source, url) = match (&args.url, env("MACHINEID_BASE_URL")) {
-        (Some(url), _) => ("--url", url.clone()),
-        (None, Some(url)) => ("MACHINEID_BASE_URL", url.to_string_lossy().into_owned()),
-        (None, None) => ("the default URL", DEFAULT_URL.to_owned()),
-    };
-    let base_url = BaseUrl::parse(&url, args.allow_http).map_err(|error| {
-        let flag = if matches!(error, machineid_client::BaseUrlError::Unencrypted) { " with --allow-http" } else { "" };
-        Problem::usage(format!("{source}: {error}{flag}"))
-    })?;
     if args.timeout.is_zero() {
         return Err(Problem::usage("--timeout: must be more than 0, as in 10s"));
     }
@@ -86,6 +82,22 @@ pub(super) fn client(args: &ConnectArgs, env: Env<'_>) -> Result<AuthorityClient
         ),
         None => None,
     };
+    let (source, url) = match (&args.url, env("MACHINEID_BASE_URL")) {
+        (Some(url), _) => ("--url", url.clone()),
+        (None, Some(url)) => ("MACHINEID_BASE_URL", url.to_string_lossy().into_owned()),
+        // No default: the key of an authority of one's own must not travel to the service because a variable is not set.
+        (None, None) => {
+            return Err(Problem::usage(
+                "no authority is named, and no key is sent to one that is not; name it with --url URL or MACHINEID_BASE_URL \
+                 (the service: https://machineid.io; one on this host: unix:/run/machineid-authority/api.sock or \
+                 http://127.0.0.1:8424)",
+            ));
+        }
+    };
+    let base_url = BaseUrl::parse(&url, args.allow_http).map_err(|error| {
+        let flag = if matches!(error, machineid_client::BaseUrlError::Unencrypted) { " with --allow-http" } else { "" };
+        Problem::usage(format!("{source}: {error}{flag}"))
+    })?;
     let authority_user = authority_user(args, env)?;
     let options = Options {
         base_url,

@@ -13,12 +13,18 @@ use super::*;
 pub(super) const CA: &[u8] = certificates::CA;
 const CERTIFICATE: &[u8] = certificates::SERVER;
 const SERVER_KEY: &[u8] = certificates::SERVER_KEY;
+const OWN_CA: &[u8] = include_bytes!("../../../../tests/suite/harness/fault/stranger.pem");
+const OWN_CA_KEY: &[u8] = include_bytes!("../../../../tests/suite/harness/fault/stranger.key.der");
 
 /// A TLS server for `localhost` and 127.0.0.1 that answers one request a connection with an ALLOW.
 pub(super) fn start() -> SocketAddr {
+    start_with(CERTIFICATE, SERVER_KEY)
+}
+
+fn start_with(certificate: &[u8], key: &'static [u8]) -> SocketAddr {
     install_provider();
-    let certificate = CertificateDer::from_pem_slice(CERTIFICATE).unwrap();
-    let key = PrivateKeyDer::try_from(SERVER_KEY).unwrap();
+    let certificate = CertificateDer::from_pem_slice(certificate).unwrap();
+    let key = PrivateKeyDer::try_from(key).unwrap();
     let config =
         rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
     let config = Arc::new(config);
@@ -69,16 +75,26 @@ async fn a_named_ca_is_trusted_and_only_for_the_right_host() {
         let _ = std::io::copy(&mut far, &mut near);
     });
     let failure = validate_at(&format!("https://{address}"), Some(CA)).await.unwrap_err();
-    assert!(matches!(failure, Failure::Tls { certificate: true, .. }), "{failure:?}");
+    assert!(matches!(failure, Failure::Tls { fault: TlsFault::Untrusted, .. }), "{failure:?}");
 }
 
 #[tokio::test]
 async fn a_certificate_that_no_authority_signed_is_not_trusted() {
     let server = start();
     let failure = validate_at(&format!("https://{server}"), None).await.unwrap_err();
-    assert!(matches!(failure, Failure::Tls { certificate: true, .. }), "{failure:?}");
+    assert!(matches!(failure, Failure::Tls { fault: TlsFault::Untrusted, .. }), "{failure:?}");
     assert_eq!((failure.is_transient(), failure.fault()), (false, Fault::Configuration));
     assert!(say(&failure).starts_with("the authority's certificate is not trusted"));
+}
+
+#[tokio::test]
+async fn the_certificate_of_a_ca_as_the_servers_own_is_named() {
+    // A CA that signed itself, as `openssl req -x509` makes one.
+    let server = start_with(OWN_CA, OWN_CA_KEY);
+    let failure = validate_at(&format!("https://{server}"), Some(OWN_CA)).await.unwrap_err();
+    assert!(matches!(failure, Failure::Tls { fault: TlsFault::CaAsServer, .. }), "{failure:?}");
+    assert_eq!((failure.is_transient(), failure.fault()), (false, Fault::Configuration));
+    assert!(say(&failure).contains("give it a server certificate that this CA has signed"));
 }
 
 #[tokio::test]
@@ -93,7 +109,8 @@ async fn a_port_without_tls_is_told_from_an_untrusted_one() {
         received[..length].to_vec()
     });
     let failure = validate_at(&format!("https://{address}"), Some(CA)).await.unwrap_err();
-    assert!(matches!(failure, Failure::Tls { certificate: false, .. }), "{failure:?}");
-    say(&failure);
+    assert!(matches!(failure, Failure::Tls { fault: TlsFault::Plain, .. }), "{failure:?}");
+    let said = say(&failure);
+    assert!(said.contains("does not speak TLS") && said.contains("http://"), "{said}");
     assert!(!String::from_utf8_lossy(&received.join().unwrap()).contains("topsecret"));
 }

@@ -90,7 +90,7 @@ async fn encrypted_it_cannot_stand_in_for_the_authority() {
     let by = Proxy::all(format!("http://{proxy}")).unwrap();
     let client = by_way_of(by, "https://authority.test", Some(encrypted::CA));
     let failure = client.validate(&key(), &device()).await.unwrap_err();
-    assert!(matches!(failure, Failure::Tls { certificate: true, .. }), "{failure:?}");
+    assert!(matches!(failure, Failure::Tls { fault: TlsFault::Untrusted, .. }), "{failure:?}");
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Why there is no guardian, or no leader.
 
+use std::path::Path;
 use std::{error, fmt};
 
-use machineid_sys::ForkError;
+use machineid_sys::{self as sys, ForkError};
 use rustix::io::Errno;
 
 use super::message::GuardianStep;
@@ -29,7 +30,10 @@ impl GuardianStartError {
 impl fmt::Display for GuardianStartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Socket(errno) => write!(f, "cannot make a socket: {errno}"),
+            Self::Socket(errno) => {
+                let refused = || format!("cannot make a socket: {}", sys::in_words(*errno));
+                f.write_str(&sys::why_unreachable(Path::new("/")).unwrap_or_else(refused))
+            }
             Self::Process(error) | Self::Namespace(error @ (ForkError::Threads | ForkError::NoProc)) => {
                 write!(f, "{error}")
             }
@@ -66,8 +70,12 @@ impl fmt::Display for LeaderError {
             Self::GuardianGone => f.write_str("the guardian ended before the command's process was there"),
             Self::GuardianSilent => f.write_str("the guardian does not answer"),
             Self::Read(errno) => write!(f, "cannot read from the guardian: {errno}"),
-            Self::Failed(GuardianStep::Fork, errno) => write!(f, "cannot make the command's process: {errno}"),
-            Self::Failed(GuardianStep::Prepare, errno) => write!(f, "the guardian cannot be set up: {errno}"),
+            Self::Failed(GuardianStep::Fork, errno) => {
+                write!(f, "the command's process: {}", ForkError::Kernel(*errno))
+            }
+            Self::Failed(GuardianStep::Prepare, errno) => {
+                write!(f, "the guardian cannot be set up: {}", sys::in_words(*errno))
+            }
             Self::Failed(step @ (GuardianStep::MapUser | GuardianStep::MountProc | GuardianStep::Tie), errno) => {
                 f.write_str(&namespace::explain(*step, *errno))
             }

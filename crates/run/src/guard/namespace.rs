@@ -147,12 +147,37 @@ pub(super) fn explain_fork(errno: Errno) -> String {
 }
 
 fn unavailable(what: &str, errno: Errno, remedy: &str) -> String {
+    if matches!(errno, Errno::PERM | Errno::ACCESS) && restricted_by_apparmor(RESTRICTION) {
+        return restricted(what, errno);
+    }
     format!("containment pidns is not available: {what} ({errno}); {remedy}, or ask for another containment")
+}
+
+/// Says whether `AppArmor` takes the rights in a new user namespace from programs without a profile that permits it.
+const RESTRICTION: &str = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
+
+fn restricted_by_apparmor(file: &str) -> bool {
+    !rustix::process::geteuid().is_root() && std::fs::read_to_string(file).is_ok_and(|text| text.trim() == "1")
+}
+
+fn restricted(what: &str, errno: Errno) -> String {
+    format!(
+        "containment pidns is not available: {what} ({errno}), since AppArmor restricts user namespaces on this host \
+         (kernel.apparmor_restrict_unprivileged_userns = 1); load the profile that permits them to machineid-run: sudo cp \
+         /usr/share/machineid-sidecar/apparmor/machineid-run /etc/apparmor.d/ && sudo apparmor_parser -r \
+         /etc/apparmor.d/machineid-run; or ask for another containment"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restriction_of_apparmor_is_told_with_the_profile() {
+        assert!(restricted("no /proc can be mounted in it", Errno::ACCESS).contains("apparmor_parser -r"));
+        assert!(!restricted_by_apparmor("/nonexistent"));
+    }
 
     #[test]
     fn numbers_begin_between_those_of_the_kernel_and_the_end() {

@@ -2,6 +2,7 @@
 
 use std::{error, fmt};
 
+use machineid_sys::in_words;
 use rustix::io::Errno;
 
 use super::super::containment::ContainmentError;
@@ -42,9 +43,9 @@ impl fmt::Display for RunStartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Children(errno) => write!(f, "cannot wait for children: {errno}"),
-            Self::Signals(errno) => write!(f, "cannot receive signals: {errno}"),
+            Self::Signals(errno) => write!(f, "cannot receive signals: {}", in_words(*errno)),
             Self::Containment(error) => write!(f, "{error}"),
-            Self::Timer(errno) => write!(f, "cannot make a timer: {errno}"),
+            Self::Timer(errno) => write!(f, "cannot make a timer: {}", in_words(*errno)),
             Self::Leader(error) => write!(f, "{error}"),
             Self::Outside(daemon) => f.write_str(&daemon.refusal()),
         }

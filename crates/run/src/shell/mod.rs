@@ -12,7 +12,9 @@ use machineid_clock::{BootTime, Moment, Suspends};
 use machineid_protocol::outside::OutsideHelper;
 use machineid_protocol::{Containment, DeviceId, Exit};
 use machineid_sys::{self as sys, Inherited, SignalFd};
-use machineid_tree::{Guardian, Identity, Leaf, Pid, ProcessEntry, ProcessTable, StopSummary, Survivor, Tree};
+use machineid_tree::{
+    Guardian, Identity, Leaf, OomWatch, Pid, ProcessEntry, ProcessTable, StopSummary, Survivor, Tree,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
@@ -24,7 +26,7 @@ use super::containment::{self, MadeContainment};
 use super::core::WrapperCore;
 use super::event::{ConnectionLost, RunSettings, WrapperAction, WrapperEvent};
 use super::guard::{GuardianHandle, LeaderStart, explain_numbers};
-use super::outcome::{self, EndCause, RunOutcome};
+use super::outcome::{self, EndCause, OomKills, RunOutcome};
 use super::outside::{self, Outside};
 use super::outside_look::OutsideLooks;
 use super::say::say;
@@ -39,7 +41,7 @@ pub(super) fn run(run: &Run) -> Exit {
         Ok(shell) => shell.serve(),
         Err(error) => {
             let outcome = RunOutcome::before_start(Exit::Wrapper, error.cause(), error.to_string());
-            report(run, &outcome, None, (None, &[]), None);
+            report(run, &outcome, None, (None, &[]), None, OomKills::None);
             outcome.exit
         }
     }
@@ -96,6 +98,8 @@ struct Shell<'a> {
     outcome: Option<RunOutcome>,
     /// Looks for what the agent uses outside its tree.
     outside: OutsideLooks,
+    /// What the kernel ends for lack of memory from the start on.
+    oom: Option<OomWatch>,
 }
 
 impl<'a> Shell<'a> {
@@ -166,6 +170,7 @@ impl<'a> Shell<'a> {
             continued: false,
             outcome: None,
             outside: OutsideLooks::default(),
+            oom: None,
         })
     }
 
@@ -215,6 +220,8 @@ impl<'a> Shell<'a> {
         let leader = identity(Pid::from(self.child.pid))?;
         let own = identity(Pid::own())?;
         let guardian = identity(Pid::from(self.guardian.pid()))?;
+        // While the daemon answers. The command begins in this process's group, or in one below it.
+        self.oom = OomWatch::of(Pid::own());
         let tree = if self.run.question.alone {
             Tree::alone(leader, Some(own))
         } else {
@@ -309,7 +316,11 @@ impl<'a> Shell<'a> {
             self.terminal.reset_modes(self.run.variable("TERM"));
         }
         let ran = (self.core.containment(), self.core.helpers());
-        report(self.run, outcome, self.device_id.as_ref(), ran, stop.as_ref());
+        let oom = OomKills::since(self.oom.as_ref());
+        if let Some(line) = outcome.out_of_memory(oom).filter(|_| !self.run.quiet) {
+            say(&line);
+        }
+        report(self.run, outcome, self.device_id.as_ref(), ran, stop.as_ref(), oom);
         if outcome.cause == EndCause::Signalled
             && let Some(signal) = outcome.signal.filter(|&signal| is_interrupt(signal))
         {
@@ -346,12 +357,13 @@ fn report(
     device: Option<&DeviceId>,
     (containment, outside): (Option<Containment>, &[OutsideHelper]),
     stop: Option<&StopSummary>,
+    oom: OomKills,
 ) {
     if let Some(line) = outcome.line() {
         say(&(line + &outcome.left_outside(outside)));
     }
     if let Some(path) = &run.status_file {
-        let text = outcome::status_json(outcome, run.settings.run_id, device, (containment, outside), stop);
+        let text = outcome::status_json(outcome, run.settings.run_id, device, (containment, outside), stop, oom);
         if let Err(error) = status_file::write(path, &text) {
             say(&format!("machineid-run: cannot write the status file {}: {error}", path.display()));
         }

@@ -46,11 +46,13 @@ fn daemon(socket: &Path, device: Option<&DeviceId>, deadline: Duration) -> Resul
 fn no_connection(error: &io::Error, socket: &Path) -> String {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
     let (kind, shown) = (error.kind(), socket.display());
-    if matches!(kind, NotFound | ConnectionRefused) {
+    if let Some(why) = sys::why_unreachable(socket) {
+        why
+    } else if matches!(kind, NotFound | ConnectionRefused) {
         format!("nothing listens on {shown}; is machineid-sidecar running?")
     } else if kind == PermissionDenied {
         format!("no permission to open {shown}; this user is not in its group")
     } else {
-        format!("cannot connect to {shown}: {error}")
+        format!("cannot connect to {shown}: {}", sys::io_in_words(error))
     }
 }
