@@ -13,9 +13,11 @@ mod console;
 mod devices;
 mod flood;
 mod freshness;
+mod groups;
 mod memory;
 mod push;
 mod replicas;
+mod roles;
 mod start;
 mod storm;
 mod stubborn;
@@ -46,7 +48,7 @@ impl Length {
 
 type Figure = fn(Length) -> Outcome<()>;
 
-const FIGURES: [(&str, Figure); 15] = [
+const FIGURES: [(&str, Figure); 16] = [
     ("start", start::run),
     ("memory", memory::run),
     ("checks", checks::run),
@@ -55,6 +57,7 @@ const FIGURES: [(&str, Figure); 15] = [
     ("stop", storm::run_alone),
     ("storm", storm::run),
     ("stubborn", stubborn::run),
+    ("groups", groups::run),
     ("devices", devices::run),
     ("push", push::run),
     ("flood", flood::run),
@@ -96,12 +99,13 @@ fn measure(arguments: &[String]) -> Outcome<()> {
         match argument.as_str() {
             "--beside" => beside = arguments.next().map(PathBuf::from),
             "replicas" => wanted.push("replicas"),
+            "roles" => wanted.push("roles"),
             "--bench" => asked = true,
             "--quick" => length = Length::Quick,
             name if FIGURES.iter().any(|(known, _)| *known == name) => wanted.push(name),
             other => {
                 let names = FIGURES.map(|(name, _)| name).join(", ");
-                return Err(format!("{other:?} is unknown; there are {names}, replicas and --quick").into());
+                return Err(format!("{other:?} is unknown; there are {names}, replicas, roles and --quick").into());
             }
         }
     }
@@ -117,6 +121,9 @@ fn measure(arguments: &[String]) -> Outcome<()> {
     }
     if wanted.is_empty() || wanted.contains(&"replicas") {
         replicas::run(length, beside.as_deref()).map_err(|error| format!("replicas: {error}"))?;
+    }
+    if wanted.is_empty() || wanted.contains(&"roles") {
+        roles::run(length, beside.as_deref()).map_err(|error| format!("roles: {error}"))?;
     }
     Ok(())
 }
