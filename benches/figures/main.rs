@@ -13,10 +13,12 @@ mod console;
 mod devices;
 mod flood;
 mod freshness;
+mod groups;
 mod hook;
 mod memory;
 mod push;
 mod replicas;
+mod roles;
 mod start;
 mod storm;
 mod stubborn;
@@ -57,6 +59,7 @@ const FIGURES: [(&str, Figure); 16] = [
     ("stop", storm::run_alone),
     ("storm", storm::run),
     ("stubborn", stubborn::run),
+    ("groups", groups::run),
     ("devices", devices::run),
     ("push", push::run),
     ("flood", flood::run),
@@ -98,12 +101,13 @@ fn measure(arguments: &[String]) -> Outcome<()> {
         match argument.as_str() {
             "--beside" => beside = arguments.next().map(PathBuf::from),
             "replicas" => wanted.push("replicas"),
+            "roles" => wanted.push("roles"),
             "--bench" => asked = true,
             "--quick" => length = Length::Quick,
             name if FIGURES.iter().any(|(known, _)| *known == name) => wanted.push(name),
             other => {
                 let names = FIGURES.map(|(name, _)| name).join(", ");
-                return Err(format!("{other:?} is unknown; there are {names}, replicas and --quick").into());
+                return Err(format!("{other:?} is unknown; there are {names}, replicas, roles and --quick").into());
             }
         }
     }
@@ -119,6 +123,9 @@ fn measure(arguments: &[String]) -> Outcome<()> {
     }
     if wanted.is_empty() || wanted.contains(&"replicas") {
         replicas::run(length, beside.as_deref()).map_err(|error| format!("replicas: {error}"))?;
+    }
+    if wanted.is_empty() || wanted.contains(&"roles") {
+        roles::run(length, beside.as_deref()).map_err(|error| format!("roles: {error}"))?;
     }
     Ok(())
 }

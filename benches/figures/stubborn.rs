@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// What each agent is: a shell and two sleeps, all of which ignore SIGTERM, and hold a named pipe open for as long as they
 /// live. Its arguments are the pipe and how long they sleep.
-const AGENT: &str = r#"trap "" TERM; exec 9>"$0"; sleep 900 & sleep 900 & wait; wait; exec sleep 900"#;
+pub(crate) const AGENT: &str = r#"trap "" TERM; exec 9>"$0"; sleep 900 & sleep 900 & wait; wait; exec sleep 900"#;
 /// How many processes an agent is.
 const PROCESSES: usize = 3;
 /// How many are started before the next wait for all of them.
@@ -127,7 +127,7 @@ fn crowd(mode: &str, count: usize) -> Outcome<Vec<String>> {
 }
 
 /// A named pipe, and the end of it that is read: what is at its end when nobody holds the other.
-fn witness(directory: &Path) -> Outcome<(PathBuf, File)> {
+pub(crate) fn witness(directory: &Path) -> Outcome<(PathBuf, File)> {
     let pipe = directory.join("witness");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;
     let reader = rustix::fs::open(&pipe, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
@@ -136,9 +136,15 @@ fn witness(directory: &Path) -> Outcome<(PathBuf, File)> {
 }
 
 /// Blocks until nobody holds the other end: it costs nothing meanwhile.
-fn wait_for_end(witness: &mut File) -> Outcome<()> {
+pub(crate) fn wait_for_end(witness: &mut File) -> Outcome<()> {
     witness.read_to_end(&mut Vec::new())?;
     Ok(())
+}
+
+/// Where control groups of version 2 are mounted.
+pub(crate) fn unified_mount() -> Outcome<PathBuf> {
+    let mut mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from).into_iter();
+    Ok(mounts.find(|mount| mount.join("cgroup.procs").exists()).ok_or("no cgroup2 file system is mounted")?)
 }
 
 /// A control group whose processes' time the kernel counts. Everything in it is ended when dropped.
@@ -146,10 +152,7 @@ struct Group(PathBuf);
 
 impl Group {
     fn make() -> Outcome<Self> {
-        let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-        let mount = mounts.iter().find(|mount| Path::new(mount).join("cgroup.procs").exists());
-        let mount = mount.ok_or("no cgroup2 file system is mounted")?;
-        let path = Path::new(mount).join(format!("machineid-figures-{}", std::process::id()));
+        let path = unified_mount()?.join(format!("machineid-figures-{}", std::process::id()));
         fs::create_dir(&path)?;
         Ok(Self(path))
     }

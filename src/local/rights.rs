@@ -57,7 +57,7 @@ impl AgentScope {
 
     /// Whether this run is in the set, when a client lists agents or names several.
     pub(super) fn covers_run(&self, run: &Run) -> bool {
-        self.covers(&run.owner())
+        self.is_all() || self.covers(&run.owner())
     }
 
     /// Whether this run is in the set for a client that names it by its id.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use machineid_clock::{self as clock, BootTime};
+use jiff::Timestamp;
+use machineid_clock::{BootTime, WallClock};
 use machineid_leaf::LeafHelper;
 use machineid_openapi::{AnswerDoc, JSON, Operation, TEXT};
 use machineid_protocol::status::{
@@ -38,12 +39,13 @@ pub(super) const STATUS: Operation = Operation {
 /// `GET /v1/status`
 pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer): Extension<Peer>) -> Json<Status> {
     let killed = context.gates.authority().look_for_kill_file().await;
-    let now = BootTime::now();
+    let (now, wall) = (BootTime::now(), WallClock::now());
     let settings = context.settings();
     let scope = AgentScope::of(&peer, &settings);
     let runs = context.runs.all();
     let seen = runs.iter().filter(|run| scope.covers_run(run));
-    let agents = seen.filter_map(|run| agent(run, knows_commands(&scope, &peer, &context, run.id()), now)).collect();
+    let agents =
+        seen.filter_map(|run| agent(run, knows_commands(&scope, &peer, &context, run.id()), now, wall)).collect();
     let stops = context.runs.recent_stops().into_iter().filter(|(owner, _)| scope.covers(owner));
     let oom = context.runs.recent_oom().into_iter().filter(|(owner, _)| scope.covers(owner));
     let devices = context.gates.all();
@@ -68,7 +70,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
-        started_at: clock::wall_at(context.started).to_string(),
+        started_at: wall.at(context.started).to_string(),
         socket: settings.local.socket.display().to_string(),
         authority: context.gates.authority().status(),
         stop_bound: StopBound { connected_ms: millis(bound.connected), cut_off_ms: millis(bound.cut_off) },
@@ -76,14 +78,14 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
             file: settings.file.as_ref().map(|path| path.display().to_string()),
             key_source: keyed.key_source.to_string(),
             key_protection: context.key_protection.clone(),
-            loaded_at: Some(clock::wall_at(context.live.loaded().at).to_string()),
+            loaded_at: Some(wall.at(context.live.loaded().at).to_string()),
             problems,
             kill_file: settings.enforcement.kill_file.as_ref().map(|path| KillFileStatus {
                 path: path.display().to_string(),
                 in_force: killed.and_then(|denial| denial.reason),
             }),
         },
-        devices: devices.iter().map(|gate| device(&context, gate, &census, now)).collect(),
+        devices: devices.iter().map(|gate| device(&context, gate, &census, (now, wall))).collect(),
         agents,
         agents_shown: Some(scope.shown()),
         recent_stops: stops.map(|(_, stop)| stop).collect(),
@@ -120,7 +122,7 @@ pub(super) async fn ready(State(context): State<Arc<Context>>) -> (StatusCode, &
     }
 }
 
-fn device(context: &Context, gate: &GateHandle, census: &Census, now: BootTime) -> DeviceReport {
+fn device(context: &Context, gate: &GateHandle, census: &Census, (now, wall): (BootTime, WallClock)) -> DeviceReport {
     let view = gate.view();
     let (standing, since, last_error) = standing(context, &view);
     DeviceReport {
@@ -128,12 +130,12 @@ fn device(context: &Context, gate: &GateHandle, census: &Census, now: BootTime) 
         host: gate.device() == context.gates.host().device(),
         workload: context.gates.workload().is_some_and(|workload| workload.device() == gate.device()),
         standing,
-        since: clock::wall_at(since).to_string(),
+        since: wall.at(since).to_string(),
         last_error,
         next_validation_ms: view.next_validation.map(|at| millis(at.saturating_since(now))),
         lease_left_ms: view.lease_until.map(|until| millis(until.saturating_since(now))),
         agents: census.of(gate.device()).agents as usize,
-        last_decision: view.last_decision.map(|(began, decision)| last_decision(began, decision)),
+        last_decision: view.last_decision.map(|(began, decision)| last_decision(wall.at(began), decision)),
     }
 }
 
@@ -146,8 +148,8 @@ fn standing(context: &Context, view: &GateView) -> (StandingKind, BootTime, Opti
     }
 }
 
-fn last_decision(began: BootTime, decision: Decision) -> LastDecision {
-    let at = clock::wall_at(began).to_string();
+fn last_decision(began: Timestamp, decision: Decision) -> LastDecision {
+    let at = began.to_string();
     match decision {
         Decision::Allow { code, request_id } => LastDecision { at, allowed: true, code, request_id, reason: None },
         Decision::Deny(denial) => {
@@ -164,7 +166,7 @@ pub(super) fn knows_commands(scope: &AgentScope, peer: &Peer, context: &Context,
     scope.is_all() || is_inside()
 }
 
-fn agent(run: &Run, with_command: bool, now: BootTime) -> Option<AgentReport> {
+fn agent(run: &Run, with_command: bool, now: BootTime, wall: WallClock) -> Option<AgentReport> {
     let admission = run.admission()?;
     let (lease_left, state, stop_code): (Duration, AgentState, Option<Code>) = match &*run.phase() {
         Phase::Asking => return None,
@@ -184,7 +186,7 @@ fn agent(run: &Run, with_command: bool, now: BootTime) -> Option<AgentReport> {
         command: if with_command { opened.command.clone() } else { Vec::new() },
         device_id: opened.device.clone(),
         uid: opened.uid,
-        started_at: clock::wall_at(admission.since).to_string(),
+        started_at: wall.at(admission.since).to_string(),
         uptime_ms: millis(now.saturating_since(admission.since)),
         lease_left_ms: millis(lease_left),
         state,

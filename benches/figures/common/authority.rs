@@ -20,6 +20,7 @@ pub(crate) struct Authority {
     pub(crate) key: String,
     /// The organisation's id.
     pub(crate) org: String,
+    program: PathBuf,
     process: Guarded,
     // Last: it goes when nothing writes to it any more.
     directory: TempDir,
@@ -36,13 +37,19 @@ impl Authority {
     /// With so many devices, `agent:0` and on, put into its database while it was down: to register a million takes
     /// minutes.
     pub(crate) fn of(devices: u32) -> Outcome<Self> {
+        Self::of_program(&program(BINARY), devices)
+    }
+
+    /// The same of another build.
+    pub(crate) fn of_program(program: &Path, devices: u32) -> Outcome<Self> {
         let directory = TempDir::new()?;
-        let (mut process, address) = serve(directory.path())?;
+        let (mut process, address) = serve(program, directory.path())?;
         let made = ["org", "create", "--plan", "max", "--limit", "10000000", "--json"];
-        let made = command(directory.path(), &made).output()?;
+        let made = command(program, directory.path(), &made).output()?;
         let (org, key) = organisation(&made.stdout)?;
+        let program = program.to_owned();
         if devices == 0 {
-            return Ok(Self { address, key, org, process, directory });
+            return Ok(Self { address, key, org, program, process, directory });
         }
         process.terminate();
         until("the authority ends", || process.has_ended().then_some(()))?;
@@ -54,8 +61,8 @@ impl Authority {
         )?;
         database.execute("UPDATE orgs SET active = ?2 WHERE id = ?1", (&org, devices))?;
         drop(database);
-        let (process, address) = serve(directory.path())?;
-        Ok(Self { address, key, org, process, directory })
+        let (process, address) = serve(&program, directory.path())?;
+        Ok(Self { address, key, org, program, process, directory })
     }
 
     /// This program on a database that others may use, too.
@@ -74,13 +81,13 @@ impl Authority {
         let address = listening(&mut process)?;
         let made = command(&["org", "create", "--plan", "max", "--limit", "10000000", "--json"]).output()?;
         let (org, key) = organisation(&made.stdout)?;
-        Ok(Self { address, key, org, process, directory })
+        Ok(Self { address, key, org, program: program.to_owned(), process, directory })
     }
 
     /// A new key of this role.
     pub(crate) fn role_key(&self, role: &str) -> Outcome<String> {
-        let made =
-            command(self.directory.path(), &["org", "key", "create", &self.org, "--role", role, "--json"]).output()?;
+        let arguments = ["org", "key", "create", &self.org, "--role", role, "--json"];
+        let made = command(&self.program, self.directory.path(), &arguments).output()?;
         let made: serde_json::Value = serde_json::from_slice(&made.stdout)?;
         Ok(made["orgApiKey"].as_str().ok_or("the authority made no key")?.to_owned())
     }
@@ -148,16 +155,16 @@ fn organisation(made: &[u8]) -> Outcome<(String, String)> {
     Ok((text("orgId")?, text("orgApiKey")?))
 }
 
-fn command(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program(BINARY));
+fn command(program: &Path, directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
     clean_environment(&mut command, directory);
     let database = format!("sqlite:{}", directory.join(DATABASE).display());
     command.args(arguments).arg("--database").arg(database).stdin(Stdio::null());
     command
 }
 
-fn serve(directory: &Path) -> Outcome<(Guarded, SocketAddr)> {
-    let mut serve = command(directory, &["serve", "--listen", "127.0.0.1:0", "--management-per-minute", "0"]);
+fn serve(program: &Path, directory: &Path) -> Outcome<(Guarded, SocketAddr)> {
+    let mut serve = command(program, directory, &["serve", "--listen", "127.0.0.1:0", "--management-per-minute", "0"]);
     // One address asks all of it.
     serve.args(["--failed-keys-per-minute", "0"]);
     let mut process = Guarded::start(serve.stdout(Stdio::piped()).stderr(Stdio::null()))?;

@@ -61,14 +61,19 @@ pub(crate) fn time_on(clock: ClockId) -> Duration {
 }
 
 /// Asks again and again until there is an answer; an error naming `what` when none comes in time.
-pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Outcome<T> {
-    let deadline = now() + PATIENCE;
+pub(crate) fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> Outcome<T> {
+    within(PATIENCE, what, ask)
+}
+
+/// The same with another time.
+pub(crate) fn within<T>(patience: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> Outcome<T> {
+    let deadline = now() + patience;
     loop {
         if let Some(answer) = ask() {
             return Ok(answer);
         }
         if now() >= deadline {
-            return Err(format!("waited {PATIENCE:?} in vain: {what}").into());
+            return Err(format!("waited {patience:?} in vain: {what}").into());
         }
         thread::sleep(Duration::from_millis(5));
     }

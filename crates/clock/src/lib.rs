@@ -22,4 +22,4 @@ pub use doubling::Doubling;
 pub use processor::ThreadTime;
 pub use suspend::Suspends;
 #[cfg(feature = "wall")]
-pub use wall::{wall_at, wall_now};
+pub use wall::{WallClock, wall_at, wall_now};

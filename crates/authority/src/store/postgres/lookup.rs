@@ -68,6 +68,36 @@ impl<'a> Sorted<'a> {
     }
 }
 
+/// The statement. Each table is entered by a complete key of one index, whatever the planner knows of the tables: an `OR`
+/// over the keys scans all organisations, and a plan made while the tables were empty scans all devices of one. `OFFSET 0`
+/// keeps the planner from pulling a sub-select apart.
+const LOOK_UP: &str = concat!(
+    "SELECT ",
+    org_columns!(),
+    ", found.numbers, found.seqs, found.revoked_at, found.reasons, keys.number,
+       pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', org_keys.key_hash, ",
+    key_columns!(),
+    "
+     FROM UNNEST($1::bytea[], $2::int4[], $3::int4[]) WITH ORDINALITY AS keys (key_hash, first, last, number)
+     LEFT JOIN LATERAL (
+         SELECT * FROM org_keys AS held WHERE held.key_hash = keys.key_hash OFFSET 0
+     ) AS org_keys ON true
+     LEFT JOIN orgs ON orgs.id = COALESCE(
+         org_keys.org_id,
+         (SELECT own.id FROM orgs AS own WHERE own.key_hash = keys.key_hash),
+         (SELECT old.id FROM orgs AS old WHERE old.old_key_hash = keys.key_hash)
+     )
+     LEFT JOIN LATERAL (
+         SELECT array_agg(asked.number) AS numbers, array_agg(devices.seq) AS seqs,
+                array_agg(devices.revoked_at) AS revoked_at, array_agg(devices.revoke_reason) AS reasons
+         FROM UNNEST(($4::text[])[keys.first:keys.last]) WITH ORDINALITY AS asked (device_id, number)
+         CROSS JOIN LATERAL (
+             SELECT seq, revoked_at, revoke_reason FROM devices AS held
+             WHERE held.org_id = orgs.id AND held.device_id = asked.device_id OFFSET 0
+         ) AS devices
+     ) AS found ON true"
+);
+
 /// Answers all questions from one snapshot, which begins after this call. Fails when the server is not the primary: on
 /// a standby, a revoke that was answered may not have arrived yet.
 ///
@@ -78,29 +108,13 @@ pub(super) async fn look_up(
 ) -> Result<Vec<LookupResult>, StoreError> {
     let sorted = Sorted::new(asked)?;
     let keys: Vec<&[u8]> = sorted.keys.iter().map(|key| key.as_bytes()).collect();
-    let rows = sqlx::query(concat!(
-        "SELECT ",
-        org_columns!(),
-        ", found.numbers, found.seqs, found.revoked_at, found.reasons, keys.number,
-           pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', org_keys.key_hash, ",
-        key_columns!(),
-        "
-         FROM UNNEST($1::bytea[], $2::int4[], $3::int4[]) WITH ORDINALITY AS keys (key_hash, first, last, number)
-         LEFT JOIN org_keys ON org_keys.key_hash = keys.key_hash
-         LEFT JOIN orgs ON orgs.key_hash = keys.key_hash OR orgs.old_key_hash = keys.key_hash OR orgs.id = org_keys.org_id
-         LEFT JOIN LATERAL (
-             SELECT array_agg(asked.number) AS numbers, array_agg(devices.seq) AS seqs,
-                    array_agg(devices.revoked_at) AS revoked_at, array_agg(devices.revoke_reason) AS reasons
-             FROM UNNEST(($4::text[])[keys.first:keys.last]) WITH ORDINALITY AS asked (device_id, number)
-             JOIN devices ON devices.org_id = orgs.id AND devices.device_id = asked.device_id
-         ) AS found ON true"
-    ))
-    .bind(keys)
-    .bind(&sorted.first)
-    .bind(&sorted.last)
-    .bind(&sorted.devices)
-    .fetch_all(connection)
-    .await?;
+    let rows = sqlx::query(LOOK_UP)
+        .bind(keys)
+        .bind(&sorted.first)
+        .bind(&sorted.last)
+        .bind(&sorted.devices)
+        .fetch_all(connection)
+        .await?;
     let first = rows.first().ok_or(StoreError::Corrupt("answer"))?;
     if first.try_get(ORG_COLUMNS + 5)? {
         return Err(StoreError::Standby);
@@ -180,6 +194,9 @@ fn devices(
 
 #[cfg(test)]
 mod tests {
+    use sqlx::Executor;
+
+    use super::super::session::{self, KnownServers, SessionPurpose};
     use super::*;
 
     fn asked(key: &str, device: Option<&str>) -> LookupQuestion {
@@ -201,5 +218,41 @@ mod tests {
         assert_eq!(sorted.devices, ["one", "two", "one"]);
         assert_eq!(sorted.device_places, [0, 4, 3]);
         assert_eq!((sorted.first, sorted.last), (vec![1, 3, 3], vec![2, 2, 3]));
+    }
+
+    /// The lines of the statement's plan that name a table, each with its condition.
+    fn scans(plan: &[String]) -> Vec<String> {
+        let scan = |(at, line): (usize, &String)| {
+            let condition = plan.get(at + 1).map_or("", |next| next.trim());
+            line.contains(" Scan ").then(|| format!("{} {condition}", line.trim()))
+        };
+        plan.iter().enumerate().filter_map(scan).filter(|line| !line.contains("Function Scan")).collect()
+    }
+
+    #[tokio::test]
+    async fn no_table_is_scanned_even_when_the_plan_was_made_while_all_were_empty() {
+        let Some(url) = machineid_testing::postgres::new_database() else { return };
+        let options: sqlx::postgres::PgConnectOptions = url.parse().unwrap();
+        let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).connect_with(options.clone()).await.unwrap();
+        super::super::schema::migrate(&pool, "here").await.unwrap();
+        pool.close().await;
+        let known = KnownServers::default();
+        let (mut connection, _) = session::open(&options, &known, SessionPurpose::Decisions).await.unwrap();
+        let prepare = format!("PREPARE looking (bytea[], int4[], int4[], text[]) AS {LOOK_UP}");
+        connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(prepare))).await.unwrap();
+        let explain = "EXPLAIN (COSTS OFF) EXECUTE looking ('{}', '{}', '{}', '{}')";
+        let plan: Vec<String> = connection
+            .fetch_all(sqlx::raw_sql(explain))
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| row.try_get(0).unwrap())
+            .collect();
+        let scans = scans(&plan);
+        assert_eq!(scans.len(), 5, "{plan:#?}");
+        for scan in &scans {
+            let narrow = ["(key_hash = ", "(id = ", "(old_key_hash = ", "(device_id = "];
+            assert!(scan.contains("Index Cond: ") && narrow.iter().any(|by| scan.contains(by)), "{scan}\n{plan:#?}");
+        }
     }
 }
