@@ -49,7 +49,7 @@ impl Length {
 
 type Figure = fn(Length) -> Outcome<()>;
 
-const FIGURES: [(&str, Figure); 16] = [
+const FIGURES: [(&str, Figure); 17] = [
     ("start", start::run),
     ("hook", hook::run),
     ("memory", memory::run),

@@ -130,7 +130,7 @@ fn whatever_keeps_the_hook_waiting_is_a_no_within_its_deadline_in_each_agent_s_f
         drop(pipe);
     }
     // Far below the time that any agent waits, on a busy machine as well.
-    assert!(BootTime::now().saturating_since(began) < Duration::from_secs(60));
+    assert!(BootTime::now().saturating_since(began) < Duration::from_mins(1));
 }
 
 #[test]
@@ -245,22 +245,22 @@ fn doctor_finds_the_switch_in_any_of_the_files_that_the_agent_merges() {
     let (directory, socket, _daemon) = scripted(&response("200 OK", ALLOW));
     let home = directory.path();
     // The user's own settings, and a project elsewhere.
-    let work = home.join("project");
+    let project = home.join("project");
     let install = |agent, scope| {
         let mut command = at_home(home, &["hook", "install", agent, scope, "--socket", socket.to_str().unwrap()]);
-        assert_eq!(command.current_dir(&work).ran().code, 0);
+        assert_eq!(command.current_dir(&project).ran().code, 0);
     };
     let word = |title: &str, more: &[(&str, &str)]| {
         let mut more = more.to_vec();
         more.push(("HOME", home.to_str().unwrap()));
-        doctors_word(&work, title, &more)
+        doctors_word(&project, title, &more)
     };
     let write = |path: &str, text: &str| {
         let path = home.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    std::fs::create_dir(&work).unwrap();
+    std::fs::create_dir(&project).unwrap();
     install("claude-code", "--user");
     let armed = word("Claude Code", &[]);
     assert!(armed.contains("Claude Code: armed in "), "{armed}");
@@ -292,7 +292,7 @@ fn doctor_finds_the_switch_in_any_of_the_files_that_the_agent_merges() {
     install("mistral-vibe", "--project");
     let untrusted = word("Mistral Vibe", &[]);
     assert!(untrusted.starts_with("fail ") && untrusted.contains("Mistral Vibe does not trust "), "{untrusted}");
-    write(".vibe/trusted_folders.toml", &format!("trusted = [{:?}]\n", work.to_str().unwrap()));
+    write(".vibe/trusted_folders.toml", &format!("trusted = [{:?}]\n", project.to_str().unwrap()));
     assert!(word("Mistral Vibe", &[]).contains("armed in "));
 
     install("codex", "--user");
@@ -324,6 +324,7 @@ fn doctor_runs_the_plugin_itself() {
         let word = doctors_word(home, "pi", &[("PATH", &path)]);
         assert!(word.starts_with("fail ") && word.contains(why), "{word}");
     }
+    #[expect(clippy::disallowed_methods, reason = "a test reads its own environment")]
     let path = std::env::var("PATH").unwrap();
     if !std::env::split_paths(&path).any(|directory| directory.join("node").exists()) {
         eprintln!("SKIPPED the plugin in a real node: there is none on the search path");
