@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use machineid_authority::{Embedded, PlanTier};
 use machineid_protocol::{DeviceId, Exit};
-use machineid_sockets::{Holder, holder_of};
+use machineid_sockets::{PortHolder, holder_of};
 
 use super::Fatal;
 use super::reload::SettingsSource;
@@ -61,7 +61,7 @@ pub(super) fn run(command: Vec<OsString>) -> Result<Exit, Fatal> {
 }
 
 /// The authority, and what has the preferred port if it is another one.
-async fn start_authority(directory: &Path) -> Result<(Embedded, Option<Holder>), Fatal> {
+async fn start_authority(directory: &Path) -> Result<(Embedded, Option<PortHolder>), Fatal> {
     let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let start = async |port| Embedded::start(address(port), directory, "dev", PlanTier::Max).await;
     match start(PORT).await {
@@ -73,7 +73,7 @@ async fn start_authority(directory: &Path) -> Result<(Embedded, Option<Holder>),
 
 async fn serve(
     authority: &Embedded,
-    taken: Option<&Holder>,
+    taken: Option<&PortHolder>,
     directory: &Path,
     command: Vec<OsString>,
 ) -> Result<Exit, Fatal> {
@@ -165,7 +165,7 @@ fn banner(
     settings: &Settings,
     device: &DeviceId,
     has_command: bool,
-    taken: Option<&Holder>,
+    taken: Option<&PortHolder>,
 ) -> String {
     let bound = settings.stop_bound().connected.as_secs() + 1;
     let taken = taken.map(|holder| format!(" ({holder} uses port {PORT})")).unwrap_or_default();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use listenfd::ListenFd;
-use machineid_sockets::{Holder, holder_of};
+use machineid_sockets::{PortHolder, holder_of};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::forwarded::ClientAddress;
@@ -66,7 +66,7 @@ pub(super) enum ListenError {
     #[error("cannot listen on {address}: {source}\nIs another program using that port? --listen names another one.")]
     Port { address: SocketAddr, source: io::Error },
     #[error("cannot listen on {address}: {holder} uses that port\nEnd it, or name another port with --listen.")]
-    Taken { address: SocketAddr, holder: Holder },
+    Taken { address: SocketAddr, holder: PortHolder },
     #[error(
         "cannot listen on {address}: the service manager holds {held} for this server\n\
          Name the address in the socket unit instead of --listen: systemctl edit machineid-authority.socket, with an empty \

@@ -7,13 +7,13 @@ use std::path::Path;
 
 /// What is known of the process that listens on a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub struct PortHolder {
     uid: u32,
     /// Its pid and its command; `None` where the caller may not see its descriptors.
     process: Option<(u32, String)>,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for PortHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
             Some((pid, command)) => write!(f, "{command} (pid {pid})"),
@@ -25,7 +25,7 @@ impl fmt::Display for Holder {
 /// The process that listens at this address. `None` when there is none, or the kernel does not tell. Reads the descriptors of
 /// all processes that the caller may look at: for errors, not for requests.
 #[must_use]
-pub fn holder_of(address: SocketAddr) -> Option<Holder> {
+pub fn holder_of(address: SocketAddr) -> Option<PortHolder> {
     let owner = super::of_listener(address).ok().flatten()?;
     let wanted = format!("socket:[{}]", owner.inode);
     let mut processes = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());
@@ -35,7 +35,7 @@ pub fn holder_of(address: SocketAddr) -> Option<Holder> {
         let holds = open.any(|open| fs::read_link(open.path()).is_ok_and(|target| target == Path::new(&wanted)));
         holds.then(|| (pid, command(&fs::read(process.join("cmdline")).unwrap_or_default())))
     });
-    Some(Holder { uid: owner.uid, process })
+    Some(PortHolder { uid: owner.uid, process })
 }
 
 /// The program's name with its first argument where that is a flag or a verb: the rest may be anything, also a secret.

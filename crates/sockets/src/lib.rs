@@ -16,7 +16,7 @@ mod owner;
 mod tcp;
 mod unix;
 
-pub use holder::{Holder, holder_of};
+pub use holder::{PortHolder, holder_of};
 pub use listing::{Listing, fuzz, loopback, unix};
 pub use owner::{
     OVERFLOW_UID, SocketOrigin, SocketOwner, is_ambiguous, of_connection, of_listener, of_server, origin_of_connection,

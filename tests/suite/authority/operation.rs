@@ -234,7 +234,7 @@ fn what_cannot_be_served_is_said_with_a_remedy() {
         (vec![], 2, "--database"),
         (vec!["--database", "sqlite:/nonexistent/x.db"], 1, "cannot make the admin socket"),
         (vec!["--database", &database, "--admin-socket", &long], 1, "Name a shorter one with --admin-socket"),
-        (vec!["--database", &database, "--listen", &port], 1, "--listen names another one"),
+        (vec!["--database", &database, "--listen", &port], 1, "another port with --listen"),
         (vec!["--database", &database, "--listen", "0.0.0.0:0"], 2, "--allow-http"),
         (vec!["--database", &database, "--public-url", "example.com"], 2, "https://authority.example.com"),
     ] {

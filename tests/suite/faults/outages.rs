@@ -110,8 +110,8 @@ fn whatever_answers_in_the_authoritys_place_is_no_allow_and_no_deny() {
 fn broken_tls_is_no_answer_and_a_mended_one_is_taken_again() {
     each(
         vec![
-            ("another server's certificate", Fault::WrongCertificate, "certificate is not trusted"),
-            ("no TLS", Fault::NoTls, "could not make an encrypted connection"),
+            ("another server's certificate", Fault::WrongCertificate, "the certificate of a CA as its own"),
+            ("no TLS", Fault::NoTls, "does not speak TLS"),
             ("a handshake without an answer", Fault::SilentHandshake, "no complete answer within"),
         ],
         true,
