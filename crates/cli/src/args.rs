@@ -17,7 +17,7 @@ use machineid_version::VERSION;
 pub(super) use self::adopt::AdoptArgs;
 pub(super) use self::approvals::{ApprovalArgs, ApprovalsArgs, DisableArgs, EnableArgs};
 pub(super) use self::hook::{HookAnswerArgs, HookArgs, HookCommands, HookHowArgs, HookInstallArgs, HookUninstallArgs};
-pub(super) use self::init::{CompletionArgs, InitArgs, Program, Shell};
+pub(super) use self::init::{CompletedProgram, CompletionArgs, InitArgs, Shell};
 pub(super) use self::keys::{KeyCommand, KeyCreateArgs, KeyListArgs, KeyRevokeArgs, KeyRotateArgs};
 use super::role::{self, Role};
 

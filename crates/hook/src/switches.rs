@@ -34,13 +34,13 @@ pub struct Layered {
 
 /// A setting with which hooks are off.
 #[derive(Clone, Copy, Debug)]
-pub struct Switch {
+pub struct HookSwitch {
     /// Its path.
     pub path: &'static [&'static str],
     /// Its values with which they are off.
     pub off: Off,
     /// Which of the files decides, and about which hooks.
-    pub reach: Reach,
+    pub reach: SwitchReach,
 }
 
 /// Values with which hooks are off.
@@ -56,7 +56,7 @@ pub enum Off {
 
 /// Which of several files with the same setting decides, and about which hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum SwitchReach {
     /// The strongest file decides about all hooks.
     Strongest,
     /// Each file adds to the others.
@@ -89,7 +89,7 @@ pub enum Hits {
 
 /// Where an agent keeps which folders it trusts. It reads the hooks of a project in a trusted folder alone.
 #[derive(Clone, Copy, Debug)]
-pub struct Trust {
+pub struct FolderTrust {
     /// The file.
     pub place: Place,
     /// Its language.
@@ -108,14 +108,14 @@ pub fn turned_off(form: &Form, scope: Scope, files: &[Layered]) -> Option<String
         let mut values = files
             .iter()
             .filter(|file| match switch.reach {
-                Reach::Strongest | Reach::Each => true,
-                Reach::SparesManaged => file.managed || !is_managed,
-                Reach::ManagedHooksOnly => file.managed && !is_managed,
+                SwitchReach::Strongest | SwitchReach::Each => true,
+                SwitchReach::SparesManaged => file.managed || !is_managed,
+                SwitchReach::ManagedHooksOnly => file.managed && !is_managed,
             })
             .filter_map(|file| Some((file, at(&file.value, switch.path)?)));
         let (file, value) = match switch.reach {
-            Reach::Each => values.find(|(_, value)| switch.off.holds(value)),
-            Reach::Strongest | Reach::SparesManaged | Reach::ManagedHooksOnly => {
+            SwitchReach::Each => values.find(|(_, value)| switch.off.holds(value)),
+            SwitchReach::Strongest | SwitchReach::SparesManaged | SwitchReach::ManagedHooksOnly => {
                 values.next().filter(|(_, value)| switch.off.holds(value))
             }
         }?;
@@ -149,7 +149,7 @@ impl Off {
     }
 }
 
-impl Trust {
+impl FolderTrust {
     /// Whether the agent trusts this folder: the closest folder above it that the file names decides. `files` are the agent's
     /// layers, for the switch.
     #[must_use]

@@ -47,7 +47,7 @@ pub(crate) enum Shell {
 
 /// The programs that have completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Program {
+pub(crate) enum CompletedProgram {
     Machineid,
     MachineidRun,
     MachineidSidecar,
@@ -68,6 +68,6 @@ pub(crate) struct CompletionArgs {
     #[arg(value_enum)]
     pub(crate) shell: Shell,
     /// The program
-    #[arg(long, value_enum, default_value_t = Program::Machineid)]
-    pub(crate) program: Program,
+    #[arg(long, value_enum, default_value_t = CompletedProgram::Machineid)]
+    pub(crate) program: CompletedProgram,
 }

@@ -1,6 +1,6 @@
 //! `machineid completion`: the completions that the packages install, for hosts without a package.
 
-use crate::args::{CompletionArgs, Program, Shell};
+use crate::args::{CompletedProgram, CompletionArgs, Shell};
 use crate::printer::Printer;
 
 macro_rules! of {
@@ -15,10 +15,10 @@ macro_rules! of {
 
 pub(crate) fn run(args: &CompletionArgs, printer: &mut Printer) {
     let [bash, zsh, fish] = match args.program {
-        Program::Machineid => of!("machineid"),
-        Program::MachineidRun => of!("machineid-run"),
-        Program::MachineidSidecar => of!("machineid-sidecar"),
-        Program::MachineidAuthority => of!("machineid-authority"),
+        CompletedProgram::Machineid => of!("machineid"),
+        CompletedProgram::MachineidRun => of!("machineid-run"),
+        CompletedProgram::MachineidSidecar => of!("machineid-sidecar"),
+        CompletedProgram::MachineidAuthority => of!("machineid-authority"),
     };
     let text = match args.shell {
         Shell::Bash => bash,

@@ -8,7 +8,7 @@ use super::{Form, Guard, Kind, Scope, no_by_exit_code, object};
 use crate::command::HookCommand;
 use crate::reply::Reply;
 use crate::settings::{Content, Format, Place, Target};
-use crate::switches::{Hits, Layer, Off, Reach, Switch, Variable};
+use crate::switches::{Hits, HookSwitch, Layer, Off, SwitchReach, Variable};
 use crate::verdict::Verdict;
 
 pub(super) const FORM: Form = Form {
@@ -27,12 +27,12 @@ pub(super) const FORM: Form = Form {
         layer(USER, false),
     ],
     switches: &[
-        Switch { path: &["disableAllHooks"], off: Off::Is(true), reach: Reach::SparesManaged },
-        Switch { path: &["allowManagedHooksOnly"], off: Off::Is(true), reach: Reach::ManagedHooksOnly },
-        Switch {
+        HookSwitch { path: &["disableAllHooks"], off: Off::Is(true), reach: SwitchReach::SparesManaged },
+        HookSwitch { path: &["allowManagedHooksOnly"], off: Off::Is(true), reach: SwitchReach::ManagedHooksOnly },
+        HookSwitch {
             path: &["strictPluginOnlyCustomization"],
             off: Off::IsTrueOrLists("hooks"),
-            reach: Reach::ManagedHooksOnly,
+            reach: SwitchReach::ManagedHooksOnly,
         },
     ],
     variables: &[

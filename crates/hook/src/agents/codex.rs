@@ -11,7 +11,7 @@ use super::{Form, Guard, Kind, Scope, no_by_exit_code};
 use crate::command::HookCommand;
 use crate::reply::Reply;
 use crate::settings::{Content, Edit, Format, Place, Target};
-use crate::switches::{Layer, Off, Reach, Switch, Trust};
+use crate::switches::{FolderTrust, HookSwitch, Layer, Off, SwitchReach};
 use crate::verdict::Verdict;
 
 pub(super) const FORM: Form = Form {
@@ -30,11 +30,11 @@ pub(super) const FORM: Form = Form {
         layer(Place::System("/etc/codex/config.toml"), false),
     ],
     switches: &[
-        Switch { path: &["features", "hooks"], off: Off::Is(false), reach: Reach::Strongest },
-        Switch { path: &["allow_managed_hooks_only"], off: Off::Is(true), reach: Reach::ManagedHooksOnly },
+        HookSwitch { path: &["features", "hooks"], off: Off::Is(false), reach: SwitchReach::Strongest },
+        HookSwitch { path: &["allow_managed_hooks_only"], off: Off::Is(true), reach: SwitchReach::ManagedHooksOnly },
     ],
     variables: &[],
-    trust: Some(Trust { place: CONFIG, format: Format::Toml, folders: projects, switch: None }),
+    trust: Some(FolderTrust { place: CONFIG, format: Format::Toml, folders: projects, switch: None }),
     try_plugin: None,
     event: "PreToolUse",
     note: |scope| match scope {

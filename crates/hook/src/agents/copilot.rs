@@ -7,7 +7,7 @@ use super::{Form, Guard, Kind, Scope, object};
 use crate::command::HookCommand;
 use crate::reply::Reply;
 use crate::settings::{Content, Edit, Format, Place, Target};
-use crate::switches::{Trust, listed};
+use crate::switches::{FolderTrust, listed};
 use crate::verdict::Verdict;
 
 pub(super) const FORM: Form = Form {
@@ -22,7 +22,7 @@ pub(super) const FORM: Form = Form {
     layers: &[],
     switches: &[],
     variables: &[],
-    trust: Some(Trust {
+    trust: Some(FolderTrust {
         place: Place::Home { variable: Some("COPILOT_HOME"), directory: ".copilot", file: "config.json" },
         format: Format::Json,
         folders: |config| listed(config, "trustedFolders", true),

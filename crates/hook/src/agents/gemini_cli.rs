@@ -7,7 +7,7 @@ use super::{Form, Guard, Kind, Scope, no_by_exit_code, object};
 use crate::command::HookCommand;
 use crate::reply::Reply;
 use crate::settings::{Content, Edit, Format, Place, Target};
-use crate::switches::{Hits, Layer, Off, Reach, Switch, Trust, Variable, levels};
+use crate::switches::{FolderTrust, Hits, HookSwitch, Layer, Off, SwitchReach, Variable, levels};
 use crate::verdict::Verdict;
 
 pub(super) const FORM: Form = Form {
@@ -25,11 +25,11 @@ pub(super) const FORM: Form = Form {
         layer(Place::System("/etc/gemini-cli/system-defaults.json"), false),
     ],
     switches: &[
-        Switch { path: &["hooksConfig", "enabled"], off: Off::Is(false), reach: Reach::Strongest },
-        Switch { path: &["hooksConfig", "disabled"], off: Off::Lists("machineid"), reach: Reach::Each },
+        HookSwitch { path: &["hooksConfig", "enabled"], off: Off::Is(false), reach: SwitchReach::Strongest },
+        HookSwitch { path: &["hooksConfig", "disabled"], off: Off::Lists("machineid"), reach: SwitchReach::Each },
     ],
     variables: &[Variable { name: "GEMINI_CLI_SYSTEM_SETTINGS_PATH", hits: Hits::Managed }],
-    trust: Some(Trust {
+    trust: Some(FolderTrust {
         place: Place::Home { variable: None, directory: ".gemini", file: "trustedFolders.json" },
         format: Format::Json,
         folders: levels,

@@ -7,7 +7,7 @@ use super::{Form, Guard, Kind, Scope, object};
 use crate::command::HookCommand;
 use crate::reply::Reply;
 use crate::settings::{Content, Edit, Format, Place, Target};
-use crate::switches::{Trust, listed};
+use crate::switches::{FolderTrust, listed};
 use crate::verdict::Verdict;
 
 pub(super) const FORM: Form = Form {
@@ -21,7 +21,7 @@ pub(super) const FORM: Form = Form {
     layers: &[],
     switches: &[],
     variables: &[],
-    trust: Some(Trust {
+    trust: Some(FolderTrust {
         place: Place::Home { variable: Some("VIBE_HOME"), directory: ".vibe", file: "trusted_folders.toml" },
         format: Format::Toml,
         folders: |folders| [listed(folders, "trusted", true), listed(folders, "untrusted", false)].concat(),

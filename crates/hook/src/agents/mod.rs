@@ -26,7 +26,7 @@ use std::str::FromStr;
 use super::command::HookCommand;
 use super::reply::Reply;
 use super::settings::Target;
-use super::switches::{Layer, Switch, Trust, Variable};
+use super::switches::{FolderTrust, HookSwitch, Layer, Variable};
 use super::verdict::Verdict;
 
 /// An agent whose hooks are known.
@@ -113,11 +113,11 @@ pub struct Form {
     /// All files that it reads settings from, the strongest first.
     pub layers: &'static [Layer],
     /// Settings in these files with which hooks are off.
-    pub switches: &'static [Switch],
+    pub switches: &'static [HookSwitch],
     /// Variables with which hooks are off.
     pub variables: &'static [Variable],
     /// How it is found out whether it trusts a folder; `None` where it is not known or it asks for none.
-    pub trust: Option<Trust>,
+    pub trust: Option<FolderTrust>,
     /// For a hook that is a plugin in JavaScript: what follows its text in a module that tries it, and prints `{"no": REASON}` or
     /// `{"no": null}`.
     pub try_plugin: Option<&'static str>,

@@ -6,7 +6,7 @@ use super::group::{PATIENCE, entry};
 use super::{Form, Guard, Kind, Scope, claude_code};
 use crate::command::HookCommand;
 use crate::settings::{Content, Edit, Format, Place, Target};
-use crate::switches::{Hits, Layer, Off, Reach, Switch, Trust, Variable, levels};
+use crate::switches::{FolderTrust, Hits, HookSwitch, Layer, Off, SwitchReach, Variable, levels};
 
 pub(super) const FORM: Form = Form {
     name: "qwen-code",
@@ -22,9 +22,9 @@ pub(super) const FORM: Form = Form {
         layer(USER, false),
         layer(Place::System("/etc/qwen-code/system-defaults.json"), false),
     ],
-    switches: &[Switch { path: &["disableAllHooks"], off: Off::Is(true), reach: Reach::Strongest }],
+    switches: &[HookSwitch { path: &["disableAllHooks"], off: Off::Is(true), reach: SwitchReach::Strongest }],
     variables: &[Variable { name: "QWEN_CODE_SYSTEM_SETTINGS_PATH", hits: Hits::Managed }],
-    trust: Some(Trust {
+    trust: Some(FolderTrust {
         place: Place::Home { variable: None, directory: ".qwen", file: "trustedFolders.json" },
         format: Format::Json,
         folders: levels,

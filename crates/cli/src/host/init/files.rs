@@ -13,7 +13,7 @@ use crate::problem::Problem;
 
 /// The places of a setup.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct InitPlace {
     /// The directory of configuration and key.
     pub(super) directory: PathBuf,
     pub(super) config: PathBuf,
@@ -24,7 +24,7 @@ pub(super) struct Place {
     pub(super) system: bool,
 }
 
-impl Place {
+impl InitPlace {
     /// The place that the daemon finds by itself, or the directory that was named.
     pub(super) fn of(named: Option<&Path>, env: Env<'_>) -> Result<Self, Problem> {
         let root = rustix::process::geteuid().is_root();
@@ -87,7 +87,7 @@ impl Made {
     }
 
     /// Writes the configuration, in the place of a default that is there.
-    pub(super) fn config(&mut self, place: &Place, text: &str) -> Result<(), Problem> {
+    pub(super) fn config(&mut self, place: &InitPlace, text: &str) -> Result<(), Problem> {
         if place.has_default() {
             fs::remove_file(&place.config).map_err(|error| failed(&place.config, &error))?;
             self.default_of = Some(place.config.clone());

@@ -17,8 +17,8 @@ use machineid_org_key::file::{self as key_file, Pipe};
 use machineid_protocol::Exit;
 
 use self::choices::{Authority, Choices, DEFAULT_DEVICE, configuration, pattern, socket_in};
-use self::files::{Made, Place};
-use self::start::{OwnAuthority, Service, Started, Way, own_authority, quoted};
+use self::files::{InitPlace, Made};
+use self::start::{OwnAuthority, Service, StartedDaemon, Way, own_authority, quoted};
 use super::doctor;
 use crate::Env;
 use crate::args::{DoctorArgs, InitArgs, SocketArgs};
@@ -35,7 +35,7 @@ struct Answers {
 }
 
 pub(crate) async fn run(args: &InitArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let place = Place::of(args.directory.as_deref(), env)?;
+    let place = InitPlace::of(args.directory.as_deref(), env)?;
     place.refuse_existing()?;
     let daemon = Service::daemon(&place, env)?;
     let answers = answers(args, printer)?;
@@ -60,8 +60,8 @@ pub(crate) async fn run(args: &InitArgs, env: Env<'_>, printer: &mut Printer) ->
     let mut started = daemon.start()?;
     daemon.wait_for_decision(&mut started, &socket, env).await?;
     match &started {
-        Started::Unit => printer.note(&format!("started it: {}", daemon.line())),
-        Started::Process(child) => printer.note(&format!(
+        StartedDaemon::Unit => printer.note(&format!("started it: {}", daemon.line())),
+        StartedDaemon::Process(child) => printer.note(&format!(
             "started it (pid {}); after a boot, the same line does: {}",
             child.id(),
             daemon.line()
@@ -109,7 +109,7 @@ fn answers(args: &InitArgs, printer: &mut Printer) -> Result<Answers, Problem> {
 /// Writes the files, with an authority first if it is to be one of the user's own, and has the daemon check them.
 async fn set_up(
     answers: &Answers,
-    place: &Place,
+    place: &InitPlace,
     daemon: &Service,
     made: &mut Made,
     own: &mut Option<OwnAuthority>,
@@ -142,10 +142,10 @@ async fn set_up(
 }
 
 /// Says what was made, and how to stop and to use this host.
-fn tell(place: &Place, daemon: &Service, own: Option<&OwnAuthority>, printer: &mut Printer) {
+fn tell(place: &InitPlace, daemon: &Service, own: Option<&OwnAuthority>, printer: &mut Printer) {
     printer.note(&format!("wrote {} and {} (only its owner may read it)", place.config.display(), place.key.display()));
     if let Some(OwnAuthority { url, service, started }) = own {
-        if let Started::Process(child) = started {
+        if let StartedDaemon::Process(child) = started {
             let line = service.line();
             printer
                 .note(&format!("started an authority (pid {}); after a boot, the same line does: {line}", child.id()));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use machineid_org_key::OrgKey;
 use serde::Deserialize;
 
-use super::files::{Made, Place};
+use super::files::{InitPlace, Made};
 use crate::Env;
 use crate::args::SocketArgs;
 use crate::host::socket;
@@ -39,7 +39,7 @@ pub(super) enum Way {
 
 impl Way {
     /// The way to start `unit` here.
-    pub(super) fn of(unit: &str, place: &Place, env: Env<'_>) -> Self {
+    pub(super) fn of(unit: &str, place: &InitPlace, env: Env<'_>) -> Self {
         let has = |directories: &[&str]| directories.iter().any(|one| Path::new(one).join(unit).exists());
         if place.alone {
             return Self::Process;
@@ -75,12 +75,12 @@ pub(super) struct Service {
 
 /// A service that was started.
 #[derive(Debug)]
-pub(super) enum Started {
+pub(super) enum StartedDaemon {
     Unit,
     Process(Child),
 }
 
-impl Started {
+impl StartedDaemon {
     /// Ends what was started, when a later step fails. A unit stays: its log tells more.
     pub(super) fn undo(self) {
         match self {
@@ -94,7 +94,7 @@ impl Started {
 }
 
 impl Service {
-    pub(super) fn daemon(place: &Place, env: Env<'_>) -> Result<Self, Problem> {
+    pub(super) fn daemon(place: &InitPlace, env: Env<'_>) -> Result<Self, Problem> {
         Ok(Self {
             way: Way::of("machineid-sidecar.service", place, env),
             units: "machineid-sidecar",
@@ -122,7 +122,7 @@ impl Service {
     }
 
     /// Has the daemon read its configuration, with the key, and start nothing.
-    pub(super) fn check(&self, place: &Place) -> Result<(), Problem> {
+    pub(super) fn check(&self, place: &InitPlace) -> Result<(), Problem> {
         let mut command = self.command();
         if self.way == Way::System {
             // systemd will hand the key over like this.
@@ -138,13 +138,13 @@ impl Service {
         Err(Problem::failure(format!("{}; nothing was kept", said.trim())))
     }
 
-    pub(super) fn start(&self) -> Result<Started, Problem> {
+    pub(super) fn start(&self) -> Result<StartedDaemon, Problem> {
         if let Some(systemctl) = self.way.systemctl() {
             let line = self.line();
             let mut words = systemctl.split(' ').chain(self.units.split(' '));
             let status = Command::new(words.next().unwrap_or_default()).args(words).stdin(Stdio::null()).status();
             return match status {
-                Ok(status) if status.success() => Ok(Started::Unit),
+                Ok(status) if status.success() => Ok(StartedDaemon::Unit),
                 Ok(status) => Err(Problem::failure(format!("{line} failed ({status}); systemctl status tells why"))),
                 Err(error) => Err(Problem::failure(format!("cannot run {line}: {error}"))),
             };
@@ -155,7 +155,7 @@ impl Service {
         let child = self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0).spawn();
         let child =
             child.map_err(|error| Problem::failure(format!("cannot run {}: {error}", self.program.display())))?;
-        Ok(Started::Process(child))
+        Ok(StartedDaemon::Process(child))
     }
 
     fn command(&self) -> Command {
@@ -168,8 +168,8 @@ impl Service {
     }
 
     /// Fails when the process has ended, with the last line of its log.
-    fn still_runs(&self, started: &mut Started) -> Result<(), Problem> {
-        let Started::Process(child) = started else { return Ok(()) };
+    fn still_runs(&self, started: &mut StartedDaemon) -> Result<(), Problem> {
+        let StartedDaemon::Process(child) = started else { return Ok(()) };
         if matches!(child.try_wait(), Ok(None)) {
             return Ok(());
         }
@@ -182,7 +182,7 @@ impl Service {
     /// Waits until the daemon has a decision.
     pub(super) async fn wait_for_decision(
         &self,
-        started: &mut Started,
+        started: &mut StartedDaemon,
         args: &SocketArgs,
         env: Env<'_>,
     ) -> Result<(), Problem> {
@@ -204,7 +204,7 @@ impl Service {
 pub(super) struct OwnAuthority {
     pub(super) url: String,
     pub(super) service: Service,
-    pub(super) started: Started,
+    pub(super) started: StartedDaemon,
 }
 
 /// What `org create` prints.
@@ -217,7 +217,7 @@ struct Created {
 
 /// Starts it, and makes the keys: the operator's, which may do everything, and this host's, of the role host.
 pub(super) async fn own_authority(
-    place: &Place,
+    place: &InitPlace,
     devices: &str,
     made: &mut Made,
     env: Env<'_>,
@@ -258,8 +258,8 @@ pub(super) async fn own_authority(
 
 async fn make_keys(
     service: &Service,
-    started: &mut Started,
-    place: &Place,
+    started: &mut StartedDaemon,
+    place: &InitPlace,
     database: &str,
     devices: &str,
     made: &mut Made,
