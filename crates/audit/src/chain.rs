@@ -66,9 +66,9 @@ pub enum ChainedEntry<'a> {
     },
 }
 
-/// The name of [`Entry::Opened`].
+/// The name of [`ChainedEntry::Opened`].
 pub const OPENED: &str = "audit-opened";
-/// The name of [`Entry::Gap`].
+/// The name of [`ChainedEntry::Gap`].
 pub const GAP: &str = "audit-gap";
 
 /// Makes the line of a record, without its newline.

@@ -68,7 +68,7 @@ impl ValidationVerdict {
     }
 }
 
-/// The first reason to deny, in the documented order; [`Verdict::Allow`] when there is none.
+/// The first reason to deny, in the documented order; [`ValidationVerdict::Allow`] when there is none.
 pub(super) fn decide(asker: &Asker, subject: Subject, now: Timestamp) -> ValidationVerdict {
     let org = match asker {
         Asker::Unknown => return ValidationVerdict::InvalidOrgKey,

@@ -15,7 +15,7 @@ pub(super) enum Value {
     Flag(bool),
     Text(Option<String>),
     Bytes(Vec<u8>),
-    /// A list of texts, for [`super::transaction::Dialect::among`].
+    /// A list of texts, for [`super::transaction::SqlDialect::among`].
     Texts(Vec<String>),
 }
 
