@@ -6,28 +6,8 @@ set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 bin=$(realpath "${1:?the directory of the programs}")
 
-passed=0 failed=0
-ok() { # "sentence" COMMAND...
-    local sentence=$1 output
-    shift
-    if output=$("$@" 2>&1); then
-        echo "ok - $sentence"
-        passed=$((passed + 1))
-    else
-        echo "not ok - $sentence"
-        sed 's/^/    /' <<< "$output"
-        tail -5 "$work"/*.log | sed 's/^/    | /'
-        failed=$((failed + 1))
-    fi
-}
-within() { # SECONDS COMMAND...
-    local end=$((SECONDS + $1))
-    shift
-    until "$@" > /dev/null 2>&1; do
-        [ $SECONDS -lt $end ] || { "$@"; return 1; }
-        sleep 0.1
-    done
-}
+. packaging/test/outcome.sh
+details() { tail -5 "$work"/*.log | sed 's/^/    | /'; }
 
 work=$(mktemp -d)
 daemon='' supervisor=''
@@ -113,5 +93,4 @@ code=$?
 ok "denied, cron's line does not run it, and says so in one line" \
     test "$code $(wc -l <<< "$output") $(grep -c DEVICE_REVOKED <<< "$output")" = '77 1 1'
 
-echo "$passed passed, $failed failed"
-[ $failed = 0 ]
+outcome

@@ -25,28 +25,7 @@ while [ $# -gt 0 ]; do
 done
 bin=$(realpath -- "$bin")
 
-passed=0 failed=0 skipped=0
-ok() { # "sentence" COMMAND...
-    local sentence="$mode: $1" output
-    shift
-    if output=$("$@" 2>&1); then
-        echo "ok - $sentence"
-        passed=$((passed + 1))
-    else
-        echo "not ok - $sentence"
-        sed 's/^/    /' <<< "$output"
-        failed=$((failed + 1))
-    fi
-}
-skip() { echo "SKIPPED - $mode: $1"; skipped=$((skipped + 1)); }
-within() { # SECONDS COMMAND...
-    local end=$((SECONDS + $1))
-    shift
-    until "$@" > /dev/null 2>&1; do
-        [ $SECONDS -lt $end ] || { "$@"; return 1; }
-        sleep 0.2
-    done
-}
+. packaging/test/outcome.sh
 no() { ! "$@"; }
 
 # --- tools -----------------------------------------------------------------------------------------------------------
@@ -499,6 +478,7 @@ for mode in rootful rootless; do
 done
 
 for mode in "${modes[@]}"; do
+    about="$mode: "
     port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     url=http://127.0.0.1:$port
     ok 'the images are built of the Dockerfile' build
@@ -518,5 +498,4 @@ for mode in "${modes[@]}"; do
     kubes
     clean_up
 done
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+outcome

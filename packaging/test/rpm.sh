@@ -8,25 +8,12 @@ set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 bin=$(realpath -- "${1:-target/debug}")
 
-skip() { echo "SKIPPED: packaging/test/rpm.sh: $*"; exit 0; }
-[ "$(id -u)" = 0 ] || skip "must be root to enter a chroot"
-for tool in rpmbuild rpm chroot; do command -v $tool > /dev/null || skip "there is no $tool"; done
+. packaging/test/outcome.sh
+impossible() { echo "SKIPPED: packaging/test/rpm.sh: $*"; exit 0; }
+[ "$(id -u)" = 0 ] || impossible "must be root to enter a chroot"
+for tool in rpmbuild rpm chroot; do command -v $tool > /dev/null || impossible "there is no $tool"; done
 base=$(realpath -m "${BOOTED_BASE:-target/booted/base}")
-[ -e "$base.ready" ] || skip "there is no root in $base; packaging/test/booted.sh makes it"
-
-passed=0 failed=0
-ok() { # "sentence" COMMAND...
-    local sentence=$1 output
-    shift
-    if output=$("$@" 2>&1); then
-        echo "ok - $sentence"
-        passed=$((passed + 1))
-    else
-        echo "not ok - $sentence"
-        sed 's/^/    /' <<< "$output" | tail -20
-        failed=$((failed + 1))
-    fi
-}
+[ -e "$base.ready" ] || impossible "there is no root in $base; packaging/test/booted.sh makes it"
 
 work=$(mktemp -d /var/tmp/machineid-rpm.XXXXXX)
 finish() {
@@ -36,9 +23,9 @@ finish() {
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
-mount -t tmpfs tmpfs "$work" || skip "cannot mount"
+mount -t tmpfs tmpfs "$work" || impossible "cannot mount"
 mkdir "$work"/{upper,work,root,rpms}
-mount -t overlay overlay -o "lowerdir=$base,upperdir=$work/upper,workdir=$work/work" "$work/root" || skip "no overlay file system"
+mount -t overlay overlay -o "lowerdir=$base,upperdir=$work/upper,workdir=$work/work" "$work/root" || impossible "no overlay file system"
 
 ok 'rpmbuild makes the packages' packaging/rpm/build.sh --bin "$bin" --out "$work/rpms" --fast
 # The chroot's own packages are Debian's: rpm knows none of them. Debian's rpm wants to be asked twice.
@@ -59,5 +46,4 @@ ok 'they are removed' in_root -e machineid-sidecar machineid-authority
 left() { find "$work/root/usr" -name '*machineid*' ! -name '*.rpmsave' | grep . && return 1; return 0; }
 ok 'and leave nothing below /usr' left
 
-echo "$passed passed, $failed failed"
-[ $failed = 0 ]
+outcome

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use machineid_authority::{Embedded, PlanTier};
-use machineid_protocol::{DeviceId, Exit};
+use machineid_protocol::{DeviceId, Exit, shell_word};
 use machineid_sockets::{PortHolder, holder_of};
 
 use super::Fatal;
@@ -134,25 +134,21 @@ fn hand_out_commands(authority: &Embedded, directory: &Path, socket: &Path) -> i
         let mut set = |name: &str, value: &str| {
             let _ = writeln!(script, "{name}={value}; export {name}");
         };
-        set("MACHINEID_SOCKET", &quoted(socket));
+        set("MACHINEID_SOCKET", &shell_word(&socket.to_string_lossy()));
         if name == "machineid" {
-            set("MACHINEID_BASE_URL", &quoted(Path::new(&authority.url)));
-            set("MACHINEID_ORG_KEY", &format!("$(cat {})", quoted(&directory.join("org-key"))));
+            set("MACHINEID_BASE_URL", &shell_word(&authority.url));
+            set("MACHINEID_ORG_KEY", &format!("$(cat {})", shell_word(&directory.join("org-key").to_string_lossy())));
         }
         if name == "machineid-authority" {
             // `serve` names a database of its own.
             let database = format!("sqlite:{}", authority.database.display());
-            let database = quoted(Path::new(&database));
+            let database = shell_word(&database);
             let _ = writeln!(script, "case $1 in org|backup|console-link) set -- \"$@\" --database {database};; esac");
         }
-        let _ = writeln!(script, "exec {} \"$@\"", quoted(&programs.join(name)));
+        let _ = writeln!(script, "exec {} \"$@\"", shell_word(&programs.join(name).to_string_lossy()));
         write_private(&directory.join(name), &script, 0o700)?;
     }
     Ok(())
-}
-
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 fn write_private(path: &Path, text: &str, mode: u32) -> io::Result<()> {

@@ -198,27 +198,31 @@ impl Run {
     pub(super) fn measure(&self, pids: &[Pid]) {
         let leaf = self.admission().and_then(|admission| admission.containment.leaf.as_deref());
         let size = (pids.len(), memory_of(leaf, pids));
-        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
-        usage.size = Some(size);
-        if usage.oom.is_none() {
-            // What only the whole host counts may be of any other process.
-            let watch = pids.first().and_then(|pid| OomWatch::of(*pid));
-            usage.oom = watch.filter(|watch| !watch.is_of_the_host());
-        }
-        usage.oom_kills = usage.oom.as_ref().map_or(0, OomWatch::kills);
+        // What only the whole host counts may be of any other process.
+        let first = || pids.first().and_then(|pid| OomWatch::of(*pid)).filter(|watch| !watch.is_of_the_host());
+        let oom = self.usage().oom.or_else(first);
+        let mut usage = self.lock_usage();
+        (usage.size, usage.oom) = (Some(size), oom);
+        drop(usage);
+        self.count_oom_kills();
     }
 
     /// The newest count of processes that the kernel ended for lack of memory.
     fn count_oom_kills(&self) -> u64 {
-        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read without the lock: the thread that looks is a nice one, and the enforcer must not wait for it.
+        let now = self.usage().oom.as_ref().map_or(0, OomWatch::kills);
+        let mut usage = self.lock_usage();
         // A group that is gone tells nothing more.
-        let now = usage.oom.as_ref().map_or(0, OomWatch::kills);
         usage.oom_kills = usage.oom_kills.max(now);
         usage.oom_kills
     }
 
     pub(crate) fn usage(&self) -> Usage {
-        self.usage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock_usage().clone()
+    }
+
+    fn lock_usage(&self) -> MutexGuard<'_, Usage> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The terms of a stop from now on.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use machineid_protocol::{DeviceId, span};
+use machineid_protocol::{DeviceId, shell_word, span};
 
 use super::agents::{Agent, Guard};
 
@@ -68,12 +68,12 @@ impl HookCommand {
     /// The shell line. A program that is missing, killed or broken blocks as well; the hook's own no is not overwritten.
     #[must_use]
     pub fn line(&self) -> String {
-        let command = self.words().iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+        let command = self.words().iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ");
         match self.agent.form().guard {
-            Guard::ExitCode => format!("{command} || {{ [ $? = 2 ] || echo {} >&2; exit 2; }}", quoted(BROKEN)),
+            Guard::ExitCode => format!("{command} || {{ [ $? = 2 ] || echo {} >&2; exit 2; }}", shell_word(BROKEN)),
             Guard::Output => {
                 let no = self.agent.form().answer(&super::Verdict::undecided(BROKEN));
-                format!("{command} || {{ echo {}; exit 0; }}", quoted(no.stdout.trim_end()))
+                format!("{command} || {{ echo {}; exit 0; }}", shell_word(no.stdout.trim_end()))
             }
             Guard::Caller => command,
         }
@@ -123,16 +123,6 @@ pub fn is_ours(command: &str, agent: Agent) -> bool {
 
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
-}
-
-/// A word for a POSIX shell.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@+=,%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@
 //! | `socket_path` | where clients find the socket |
 //! | `stop_bound` | the longest time from a revoke to the end of the last process |
 //! | `span`, `strict_json`, `printable` | durations, JSON and foreign text |
+//! | `shell` | words for a shell, in command lines and scripts |
 
 #![forbid(unsafe_code)]
 
@@ -42,6 +43,7 @@ pub mod request_id;
 pub mod run_id;
 #[cfg(feature = "openapi")]
 mod schemas;
+mod shell;
 pub mod socket_path;
 pub mod span;
 pub mod status;
@@ -58,3 +60,4 @@ pub use key_role::KeyRole;
 pub use oom::oom_in_words;
 pub use request_id::RequestId;
 pub use run_id::RunId;
+pub use shell::shell_word;

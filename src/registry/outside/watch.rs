@@ -122,9 +122,9 @@ impl Watch {
 
     fn look(&mut self, roster: &Roster, runs: &[Arc<Run>], all: bool) {
         let trees = members(roster, runs);
+        let by_id: HashMap<RunId, &Arc<Run>> = runs.iter().map(|run| (run.id(), run)).collect();
         if all {
             // Not while a stop waits for the look.
-            let by_id: HashMap<RunId, &Arc<Run>> = runs.iter().map(|run| (run.id(), run)).collect();
             for tree in &trees {
                 let own = tree.pids.iter().filter(|pid| !tree.supervisors.contains(pid)).copied().collect::<Vec<_>>();
                 by_id.get(&tree.run).into_iter().for_each(|run| run.measure(&own));
@@ -147,16 +147,15 @@ impl Watch {
         self.deaf = false;
         let own = [own_socket(&self.live.now().local.socket)];
         let look = self.looker.look(&trees, all, &sockets, &own, &mut Proc, &mut budget);
-        self.publish(roster, runs, look);
+        self.publish(roster, &by_id, look);
     }
 
-    fn publish(&self, roster: &Roster, runs: &[Arc<Run>], look: Look) {
-        let by_id: HashMap<RunId, &Arc<Run>> = runs.iter().map(|run| (run.id(), run)).collect();
+    fn publish(&self, roster: &Roster, runs: &HashMap<RunId, &Arc<Run>>, look: Look) {
         for found in look.found {
-            let Some(run) = by_id.get(&found.run) else { continue };
+            let Some(run) = runs.get(&found.run) else { continue };
             learn(roster, run, LeftHelper::seen(found));
         }
-        for run in runs {
+        for run in runs.values() {
             let gap = if run.opened.reach.is_none() || look.not_permitted.contains(&run.id()) {
                 run.ask_wrapper_to_look();
                 Some("the daemon may not read the descriptors of the agent's processes; its wrapper looks for it")

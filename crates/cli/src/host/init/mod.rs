@@ -14,11 +14,11 @@ mod start;
 
 use machineid_org_key::OrgKey;
 use machineid_org_key::file::{self as key_file, Pipe};
-use machineid_protocol::Exit;
+use machineid_protocol::{Exit, shell_word};
 
 use self::choices::{Authority, Choices, DEFAULT_DEVICE, configuration, pattern, socket_in};
 use self::files::{InitPlace, Made};
-use self::start::{OwnAuthority, Service, StartedDaemon, Way, own_authority, quoted};
+use self::start::{OwnAuthority, Service, StartedDaemon, Way, own_authority};
 use super::doctor;
 use crate::Env;
 use crate::args::{DoctorArgs, InitArgs, SocketArgs};
@@ -154,14 +154,14 @@ fn tell(place: &InitPlace, daemon: &Service, own: Option<&OwnAuthority>, printer
         printer.note(&format!(
             "the operator's key is {}: machineid revoke DEVICE --url {} --org-key-file {}",
             key.display(),
-            quoted(url),
-            quoted(&key.display())
+            shell_word(url),
+            shell_word(&key.to_string_lossy())
         ));
     }
     if place.alone {
         printer.note(&format!(
             "agents and commands find this daemon by: export MACHINEID_SOCKET={}",
-            quoted(&socket_in(&place.directory).display())
+            shell_word(&socket_in(&place.directory).to_string_lossy())
         ));
     }
     if *daemon.way() == Way::System {

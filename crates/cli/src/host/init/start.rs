@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use machineid_org_key::OrgKey;
+use machineid_protocol::shell_word;
 use serde::Deserialize;
 
 use super::files::{InitPlace, Made};
@@ -115,9 +116,11 @@ impl Service {
             return format!("{systemctl} {}", self.units);
         }
         let mut words: Vec<String> = Vec::new();
-        words.extend(self.variable.iter().map(|(name, value)| format!("{name}={}", quoted(&value.display()))));
-        words.push(quoted(&self.program.display()));
-        words.extend(self.arguments.iter().map(|one| quoted(one)));
+        words.extend(
+            self.variable.iter().map(|(name, value)| format!("{name}={}", shell_word(&value.to_string_lossy()))),
+        );
+        words.push(shell_word(&self.program.to_string_lossy()));
+        words.extend(self.arguments.iter().map(|one| shell_word(one)));
         words.join(" ")
     }
 
@@ -298,11 +301,4 @@ fn program(name: &str, env: Env<'_>) -> Result<PathBuf, Problem> {
     wrapper::program(name, env).ok_or_else(|| {
         Problem::failure(format!("{name} is neither beside this program nor on the search path; install it"))
     })
-}
-
-/// A word as a shell reads it.
-pub(super) fn quoted(word: &dyn std::fmt::Display) -> String {
-    let word = word.to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=@".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
