@@ -2,10 +2,11 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use machineid_org_key::OrgKey;
+use machineid_protocol::shell_word;
 
 use super::choices::DEFAULT;
 use crate::Env;
@@ -60,6 +61,27 @@ impl InitPlace {
                 self.config.display()
             ))),
         }
+    }
+
+    /// Fails when another user may change what is in the directory: it could name another authority for the key.
+    pub(super) fn refuse_shared(&self) -> Result<(), Problem> {
+        let cannot = |why: String| Problem::failure(format!("{} {why}; nothing was changed", self.directory.display()));
+        let about = fs::metadata(&self.directory).map_err(|error| cannot(format!("cannot be looked at: {error}")))?;
+        let own = rustix::process::geteuid().as_raw();
+        if about.uid() != own {
+            return Err(cannot(format!(
+                "belongs to uid {}, which could change the configuration: name another --directory",
+                about.uid()
+            )));
+        }
+        if about.mode() & 0o022 != 0 {
+            let mode = about.mode() & 0o7777;
+            return Err(cannot(format!(
+                "can be changed by other users (mode {mode:04o}): chmod go-w {}",
+                shell_word(&self.directory.to_string_lossy())
+            )));
+        }
+        Ok(())
     }
 
     /// The operator's key of an authority of one's own.
@@ -126,4 +148,34 @@ impl Made {
 
 fn failed(path: &Path, error: &io::Error) -> Problem {
     Problem::failure(format!("cannot write {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_other_users_may_change_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("place");
+        Made::directory(&directory, 0o700).unwrap();
+        let place = InitPlace::of(Some(&directory), &|_| None).unwrap();
+        assert!(place.refuse_shared().is_ok());
+        for mode in [0o770, 0o707, 0o1777] {
+            fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
+            let problem = place.refuse_shared().unwrap_err().text;
+            assert!(problem.contains("chmod go-w"), "{problem}");
+        }
+        // The root directory is root's; where root runs this test, another user's is needed.
+        let foreign = if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&directory, Some(65_534), None).unwrap();
+            directory
+        } else {
+            PathBuf::from("/")
+        };
+        let place = InitPlace::of(Some(&foreign), &|_| None).unwrap();
+        assert!(place.refuse_shared().unwrap_err().text.contains("belongs to uid"));
+    }
 }

@@ -116,6 +116,7 @@ async fn set_up(
     env: Env<'_>,
 ) -> Result<(), Problem> {
     Made::directory(&place.directory, if place.system { 0o755 } else { 0o700 })?;
+    place.refuse_shared()?;
     if place.alone {
         for below in ["run", "state"] {
             Made::directory(&place.directory.join(below), 0o700)?;
